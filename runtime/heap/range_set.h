@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A set of disjoint address ranges, kept in address order; neighbours that
+ * touch are one range. It serves as a region's free space and as the record of
+ * placed mappings.
+ *
+ * Not locked: its user does that. Its memory comes straight from mmap(2), so
+ * that it may be used below the allocator.
+ */
+#ifndef FERRY_RANGE_SET_H
+#define FERRY_RANGE_SET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct span {
+	uintptr_t start, end; /* [start, end) */
+};
+
+struct range_set {
+	struct span *span; /* sorted by start, none touching the next */
+	size_t count;
+	size_t capacity;
+	size_t bytes; /* sum of the lengths */
+};
+
+/* Adds [start, end), whatever of it is there already. 0 or -ENOMEM. */
+int range_set_add(struct range_set *set, uintptr_t start, uintptr_t end);
+
+/*
+ * Removes [start, end). *removed gets the bytes that were in the set. 0, or
+ * -ENOMEM (a split needs an entry) with the set unchanged.
+ */
+int range_set_remove(struct range_set *set, uintptr_t start, uintptr_t end,
+		     size_t *removed);
+
+/*
+ * First fit: takes @size bytes aligned to @alignment (a power of two) out of
+ * the set. 0 if nothing fits.
+ */
+uintptr_t range_set_take(struct range_set *set, size_t size,
+			 size_t alignment);
+
+void range_set_destroy(struct range_set *set);
+
+#endif /* FERRY_RANGE_SET_H */

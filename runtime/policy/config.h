@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the environment asks of Ferry, parsed and checked in one place for the
+ * library, the preload library and the command.
+ *
+ *   FERRY_POLICY     ddr | hbm | interleave | threshold      (default ddr)
+ *   FERRY_MIN_SIZE   SIZE: threshold's least size that goes to HBM, and the
+ *                    least private anonymous mmap that is placed (1M)
+ *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
+ *   FERRY_HBM_NODES  nodestring: these nodes are the HBM     (default: found)
+ *   FERRY_ENGINE     auto | kmod | syscall                   (default auto)
+ *   FERRY_STATS      0 | 1: summary to stderr at exit        (default 0)
+ *
+ * SIZE is a number of bytes with an optional suffix K, M, G or T (powers of
+ * 1024). Pure functions on values; no allocation.
+ */
+#ifndef FERRY_CONFIG_H
+#define FERRY_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum policy_kind {
+	POLICY_DDR,
+	POLICY_HBM,
+	POLICY_INTERLEAVE,
+	POLICY_THRESHOLD,
+};
+
+enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_SYSCALL };
+
+struct config {
+	enum policy_kind policy;
+	size_t min_size;	/* bytes */
+	uint64_t hbm_limit;	/* bytes; UINT64_MAX: none */
+	const char *hbm_nodes;	/* unparsed, NULL: not set */
+	enum engine_choice engine;
+	bool stats;
+};
+
+/*
+ * Reads the FERRY_* variables of @envp. Returns 0; or -EINVAL with one line in
+ * @error that names the variable, its value and what is allowed, and @out at
+ * its defaults. Unknown FERRY_ variables are left alone.
+ */
+int config_read(struct config *out, char *const envp[], char *error,
+		size_t error_size);
+
+/*
+ * The process's configuration, read at the first call; NULL if it is wrong,
+ * with the message in *@error (if not NULL). Thread-safe.
+ */
+const struct config *config_get(const char **error);
+
+/* Parses "64K", "1M", "2G"; -EINVAL for anything else or overflow. */
+int config_parse_size(const char *text, uint64_t *bytes);
+
+const char *config_policy_name(enum policy_kind policy);
+
+#endif /* FERRY_CONFIG_H */

@@ -32,9 +32,9 @@ enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_SYSCALL };
 
 struct config {
 	enum policy_kind policy;
-	size_t min_size;	/* bytes */
-	uint64_t hbm_limit;	/* bytes; UINT64_MAX: none */
-	const char *hbm_nodes;	/* unparsed, NULL: not set */
+	size_t min_size;       /* bytes */
+	uint64_t hbm_limit;    /* bytes; UINT64_MAX: none */
+	const char *hbm_nodes; /* unparsed, NULL: not set */
 	enum engine_choice engine;
 	bool stats;
 };
@@ -44,8 +44,7 @@ struct config {
  * @error that names the variable, its value and what is allowed, and @out at
  * its defaults. Unknown FERRY_ variables are left alone.
  */
-int config_read(struct config *out, char *const envp[], char *error,
-		size_t error_size);
+int config_read(struct config *out, char *const envp[], char *error, size_t error_size);
 
 /*
  * The process's configuration, read at the first call; NULL if it is wrong,

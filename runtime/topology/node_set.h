@@ -3,9 +3,10 @@
  * A set of nodes by their OS index, and its text form.
  *
  * The text form is numactl's nodestring: "0,2-3", "all", and a leading "!" for
- * the complement within the nodes that have memory. Pure functions on values;
- * no allocation, so that the preload library may use them before libc's own
- * constructors have run.
+ * the complement within the nodes that have memory. numactl's "+" (indices
+ * relative to the cpuset) is not taken: it names other nodes in each process.
+ * Pure functions on values; no allocation, so that the preload library may use
+ * them before libc's own constructors have run.
  */
 #ifndef FERRY_NODE_SET_H
 #define FERRY_NODE_SET_H
@@ -43,11 +44,12 @@ bool node_set_is_subset(const struct node_set *a, const struct node_set *b);
  * Parses a nodestring; "all" and "!" mean nodes of @all. Returns 0, -EINVAL
  * for bad syntax, -ERANGE for an index of FERRY_MAX_NODES or more.
  */
-int node_set_parse(struct node_set *out, const char *text,
-		   const struct node_set *all);
+int node_set_parse(struct node_set *out, const char *text, const struct node_set *all);
 
-/* Writes "0,2-3" into @text; returns @text. */
-const char *node_set_format(const struct node_set *set, char *text,
-			    size_t size);
+/* Enough for the text of any set. */
+#define NODE_SET_TEXT_SIZE 4096
+
+/* Writes "0,2-3" into @text, as much of it as @size holds; returns @text. */
+const char *node_set_format(const struct node_set *set, char *text, size_t size);
 
 #endif /* FERRY_NODE_SET_H */

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The FERRY_* environment variables. Pure functions on values, no allocation;
+ * config_get()'s result is written once.
+ */
+#include "policy/config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const policy_names[] = {
+	[POLICY_DDR] = "ddr",
+	[POLICY_HBM] = "hbm",
+	[POLICY_INTERLEAVE] = "interleave",
+	[POLICY_THRESHOLD] = "threshold",
+};
+
+static const char *const engine_names[] = {
+	[ENGINE_AUTO] = "auto",
+	[ENGINE_KMOD] = "kmod",
+	[ENGINE_SYSCALL] = "syscall",
+};
+
+static const struct config defaults = {
+	.policy = POLICY_DDR,
+	.min_size = (size_t)1 << 20,
+	.hbm_limit = UINT64_MAX,
+	.engine = ENGINE_AUTO,
+};
+
+#define SIZE_ALLOWED "a number of bytes, or one with a suffix K, M, G or T"
+
+int config_parse_size(const char *text, uint64_t *bytes)
+{
+	static const char suffixes[] = "KMGT";
+	uint64_t value = 0;
+	unsigned int shift = 0;
+
+	if (*text < '0' || *text > '9')
+		return -EINVAL;
+	for (; *text >= '0' && *text <= '9'; text++)
+		if (__builtin_mul_overflow(value, 10, &value) ||
+		    __builtin_add_overflow(value, *text - '0', &value))
+			return -EINVAL;
+	if (*text) {
+		const char *suffix = strchr(suffixes, *text & ~0x20); /* either case */
+
+		if (!suffix || !*suffix || text[1])
+			return -EINVAL;
+		shift = 10 * (unsigned int)(suffix - suffixes + 1);
+	}
+	if (value > UINT64_MAX >> shift)
+		return -EINVAL;
+	*bytes = value << shift;
+	return 0;
+}
+
+const char *config_policy_name(enum policy_kind policy)
+{
+	return policy_names[policy];
+}
+
+/* The index of @text in @names, or -1. */
+static int find_name(const char *text, const char *const names[], int count)
+{
+	for (int i = 0; i < count; i++)
+		if (!strcmp(text, names[i]))
+			return i;
+	return -1;
+}
+
+/* One function for each variable: NULL, or what is allowed. */
+
+static const char *set_policy(struct config *config, const char *value)
+{
+	int found = find_name(value, policy_names, POLICY_THRESHOLD + 1);
+
+	if (found < 0)
+		return "ddr, hbm, interleave or threshold";
+	config->policy = (enum policy_kind)found;
+	return NULL;
+}
+
+static const char *set_min_size(struct config *config, const char *value)
+{
+	uint64_t bytes;
+
+	if (config_parse_size(value, &bytes) || bytes > SIZE_MAX)
+		return SIZE_ALLOWED;
+	config->min_size = (size_t)bytes;
+	return NULL;
+}
+
+static const char *set_hbm_limit(struct config *config, const char *value)
+{
+	return config_parse_size(value, &config->hbm_limit) ? SIZE_ALLOWED : NULL;
+}
+
+/* Checked by topology_read(), which knows the nodes. */
+static const char *set_hbm_nodes(struct config *config, const char *value)
+{
+	config->hbm_nodes = value;
+	return NULL;
+}
+
+static const char *set_engine(struct config *config, const char *value)
+{
+	int found = find_name(value, engine_names, ENGINE_SYSCALL + 1);
+
+	if (found < 0)
+		return "auto, kmod or syscall";
+	config->engine = (enum engine_choice)found;
+	return NULL;
+}
+
+static const char *set_stats(struct config *config, const char *value)
+{
+	if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
+		return "0 or 1";
+	config->stats = *value == '1';
+	return NULL;
+}
+
+static const struct {
+	const char *name;
+	const char *(*set)(struct config *config, const char *value);
+} variables[] = {
+	{"FERRY_POLICY", set_policy},       {"FERRY_MIN_SIZE", set_min_size},
+	{"FERRY_HBM_LIMIT", set_hbm_limit}, {"FERRY_HBM_NODES", set_hbm_nodes},
+	{"FERRY_ENGINE", set_engine},       {"FERRY_STATS", set_stats},
+};
+
+/* Like getenv(3), which may not work yet. */
+static const char *find_variable(char *const envp[], const char *name)
+{
+	size_t len = strlen(name);
+
+	for (; envp && *envp; envp++)
+		if (!strncmp(*envp, name, len) && (*envp)[len] == '=')
+			return *envp + len + 1;
+	return NULL;
+}
+
+int config_read(struct config *out, char *const envp[], char *error, size_t error_size)
+{
+	struct config config = defaults;
+
+	*out = defaults;
+	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++) {
+		const char *value = find_variable(envp, variables[i].name);
+		const char *allowed = value ? variables[i].set(&config, value) : NULL;
+
+		if (allowed) {
+			snprintf(error, error_size, "%s=\"%s\" is wrong; allowed: %s",
+				 variables[i].name, value, allowed);
+			return -EINVAL;
+		}
+	}
+	*out = config;
+	return 0;
+}
+
+static struct config own;
+static char own_error[256];
+static int own_result;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void read_own(void)
+{
+	own_result = config_read(&own, environ, own_error, sizeof(own_error));
+}
+
+const struct config *config_get(const char **error)
+{
+	pthread_once(&once, read_own);
+	if (!own_result)
+		return &own;
+	if (error)
+		*error = own_error;
+	return NULL;
+}

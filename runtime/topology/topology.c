@@ -83,7 +83,7 @@ static uint64_t read_meminfo(int dir, int node, const char *key)
 
 static bool has_cpus(int dir, int node)
 {
-	char text[2]; /* empty or not is all that matters */
+	char text[NODE_SET_TEXT_SIZE]; /* a read of one byte would give nothing */
 
 	return read_text(dir, text, sizeof(text), "node%d/cpulist", node) > 0;
 }
@@ -101,9 +101,19 @@ static uint64_t read_hmat(int dir, const struct node_info *node, const char *att
 
 /* ---- nodes --------------------------------------------------------------- */
 
+static bool has_class(int dir, int node, int hmat_class)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "node%d/access%d/initiators", node, hmat_class);
+	return !faccessat(dir, path, F_OK, 0);
+}
+
 static void read_performance(int dir, struct node_info *node)
 {
 	for (node->hmat_class = 1; node->hmat_class >= 0; node->hmat_class--) {
+		if (!has_class(dir, node->id, node->hmat_class))
+			continue;
 		node->read_mbps = read_hmat(dir, node, "read_bandwidth");
 		node->write_mbps = read_hmat(dir, node, "write_bandwidth");
 		node->read_ns = (uint32_t)read_hmat(dir, node, "read_latency");

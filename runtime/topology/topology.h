@@ -52,7 +52,7 @@ struct node_info {
 	uint32_t read_ns, write_ns;
 };
 
-/* A value without pointers; with 90 KiB too large for most stacks. */
+/* A value without pointers; with 60 KiB too large for most stacks. */
 struct topology {
 	int node_count;
 	struct node_info node[FERRY_MAX_NODES]; /* those with memory, by ascending id */

@@ -153,6 +153,7 @@ static void assume_one_node(struct topology *t)
 	sysinfo(&info);
 	t->node_count = 1;
 	t->node[0] = (struct node_info){
+		.tier = -1,
 		.has_cpu = true,
 		.hmat_class = -1,
 		.total_bytes = (uint64_t)info.totalram * info.mem_unit,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash disable=SC2034,SC2154
+# shellcheck shell=bash disable=SC2034,SC2054,SC2154
 # QEMU's arguments for tests/guest/run: the machine, its nodes, distances and HMAT. Sourced; uses the runner's variables.
 
 # A memory hot-plug block of x86-64: nodes that do not share one are simple to reason about.
@@ -80,7 +80,9 @@ machine_arguments()
 
 	kernel_args="console=ttyS0 nokaslr panic=-1 oops=panic sysrq_always_enabled$append"
 	[[ $topology = one ]] || machine+=,hmat=on
-	qemu=(qemu-system-x86_64 -machine "$machine" -smp "$cpus" -m "$(((ddr_node + hbm_node) * clusters >> 20))M")
+	# A socket each, for the kernel warns of one last level cache on two nodes.
+	qemu=(qemu-system-x86_64 -machine "$machine" -m "$(((ddr_node + hbm_node) * clusters >> 20))M"
+		-smp "$cpus,sockets=$clusters,cores=$((cpus / clusters)),threads=1")
 	if [[ ${FERRY_GUEST_ACCEL:-tcg} = kvm ]]; then
 		qemu+=(-accel kvm)
 		cpu=host

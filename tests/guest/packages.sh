@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# shellcheck shell=bash disable=SC2034,SC2154
+# shellcheck shell=bash disable=SC2034,SC2079,SC2154
 # What tests/guest/run needs: programs, a Debian kernel with its headers, an initramfs. Sourced; uses the runner's
 # functions. Locking: whatever changes the cache happens under flock on its file `lock`, and a finished piece appears
 # by a rename, so that readers need no lock.

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Migration: a request goes in as ranges, comes out of the batcher as batches
- * of pieces, is carried out by an engine, and completes once.
+ * Migration: ranges come in, are made a plan, cut into batches, carried out by
+ * an engine, and a request completes once.
  *
- *   submitter --ranges--> request --pieces--> queue --batches--> engine
- *                            ^                                     |
- *                            +------- counts, completion <---------+
+ *   submitter --ranges--> plan --request--> queue --batches--> engine
+ *                                  ^                              |
+ *                                  +----- counts, completion -----+
  *
- * request.c  a request's life: validation, counts, completion, waiting
- * batcher.c  ranges to pieces: sorted, coalesced, split at granules, ordered
- *            by target node
+ * batcher.c  ranges to a plan (sorted, coalesced, without overlaps), and the
+ *            plan to batches of pieces, split at granules
+ * request.c  checking ranges; a request's life: completion, waiting, freeing
  * worker.c   the one thread that feeds the engine and reaps what is done,
  *            keeping a bounded number of batches in flight
+ * stay.c     the memory policy that FERRY_STAY asks for
+ * mapping.c  what is mapped where
  * engine_*.c the mechanisms, behind engine.h
+ * migrate.c  the choice of the engine, statistics, fork
  *
- * Locking is described in each file; the order is: queue lock, then a
- * request's lock.
+ * Locking is described in each file; the order is: migrate.c's lock, then the
+ * queue's, then malloc's. The first choice of an engine registers what is to be
+ * done at fork(2): a child starts with no requests, no worker and no engine.
  */
 #ifndef FERRY_MIGRATE_H
 #define FERRY_MIGRATE_H
@@ -24,19 +28,28 @@
 
 #include <ferry/ferry.h>
 
-struct topology;
+#include "migrate/engine.h"
+#include "policy/config.h"
 
-/* Where the engine in use, and why, can be read; both static strings. */
-const char *migrate_engine_name(void);
-const char *migrate_engine_why(void);
+/*
+ * The engine in use, chosen and opened at the first call in a process:
+ * @choice as configured, `auto` taking kmod where it can be opened. 0 and
+ * *@out; or -ENODEV when kmod is demanded and cannot be had, said once on
+ * stderr. Thread-safe.
+ */
+int migrate_engine(const struct engine **out, enum engine_choice choice);
 
-/* Requests and counts since the start of the process. */
-void migrate_stats(uint64_t *requests, uint64_t *completed,
-		   struct ferry_result *total);
+/*
+ * Name and reason of the choice that migrate_engine() makes; "none" if it
+ * fails. Static strings.
+ */
+const char *migrate_engine_name(enum engine_choice choice, const char **why);
 
-/* For pthread_atfork(3): the child starts with no requests and no worker. */
-void migrate_fork_prepare(void);
-void migrate_fork_parent(void);
-void migrate_fork_child(void);
+/* Counting, by whoever submits and completes; atomic. */
+void migrate_count_submitted(void);
+void migrate_count_completed(const struct ferry_result *result);
+
+/* Requests and counts since the start of the process; a child begins anew. */
+void migrate_stats(uint64_t *requests, uint64_t *completed, struct ferry_result *total);
 
 #endif /* FERRY_MIGRATE_H */

@@ -1,0 +1,567 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine `syscall`: move_pages(2), which is always there.
+ *
+ * The system call says on which node a page ended, not where it came from, and
+ * it moves file pages too. So a batch is carried out in steps:
+ *
+ *   1. units: the private anonymous parts of its pieces become units, one for
+ *      each page, or one for all pages that one huge page maps (its first
+ *      address moves it whole, at a quarter of the price a page)
+ *   2. query: which are there already, which are holes
+ *   3. populate: holes, where asked for, are faulted in by the kernel under a
+ *      task policy that prefers the target; they may still come out elsewhere
+ *   4. move: what is elsewhere, in rounds, since one page that fails makes
+ *      move_pages(2) give up the rest of its array
+ *
+ * No shared state and no locking: all of a batch is in `struct job`.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mempolicy.h>
+#include <linux/types.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "migrate/engine.h"
+#include "migrate/mapping.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
+#endif
+
+/* Rounds without progress after which a page is called busy. */
+#define MAX_IDLE_ROUNDS 3
+
+/* ---- where pages are ---------------------------------------------------- */
+
+/* A status that move_pages(2) has not written. */
+#define UNSET INT16_MIN
+
+/* A kernel without NUMA has node 0 only; a page is on it or nowhere. */
+static int query_without_numa(void **page, int *status, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		unsigned char resident;
+
+		if (mincore(page[i], PAGE_BYTES, &resident))
+			status[i] = errno == ENOMEM ? -ENOENT : -errno;
+		else
+			status[i] = resident & 1 ? 0 : -ENOENT;
+	}
+	return 0;
+}
+
+/* The node of each page, or -ENOENT or -EFAULT for a hole. 0 or -errno. */
+static int query_status(void **page, int *status, size_t n)
+{
+	if (!n || !syscall(SYS_move_pages, 0, n, page, NULL, status, 0))
+		return 0;
+	return errno == ENOSYS ? query_without_numa(page, status, n) : -errno;
+}
+
+static int syscall_query(uintptr_t addr, size_t len, int16_t *nodes)
+{
+	void *page[512];
+	int status[512];
+
+	while (len) {
+		size_t n = 0;
+		int err;
+
+		while (n < 512 && n < len / PAGE_BYTES) {
+			page[n] = (void *)(addr + n * PAGE_BYTES);
+			n++;
+		}
+		err = query_status(page, status, n);
+		if (err)
+			return err;
+		for (size_t i = 0; i < n; i++)
+			*nodes++ = (int16_t)(status[i] >= 0 ? status[i] : -1);
+		addr += n * PAGE_BYTES;
+		len -= n * PAGE_BYTES;
+	}
+	return 0;
+}
+
+/* ---- units -------------------------------------------------------------- */
+
+enum outcome {
+	ELSEWHERE, /* on another node, to be moved */
+	MOVED,
+	POPULATED,
+	ALREADY,
+	BUSY,
+	NOMEM,
+	HOLE,
+	GIVEN_UP, /* because of an error: in no count */
+};
+
+/* One page, or all pages of the batch that one huge page maps. */
+struct unit {
+	uintptr_t addr;
+	uint16_t pages;
+	uint8_t outcome; /* enum outcome */
+	bool populate;   /* to be given a page if it is a hole */
+	bool was_hole;   /* and it was one */
+};
+
+/*
+ * A batch being worked on. The arrays have an entry for each page of the
+ * batch; units take up no more, even when all are split up.
+ */
+struct job {
+	int node;
+	int error;
+	int pagemap; /* /proc/self/pagemap; -1: huge pages cannot be told */
+	struct unit *unit;
+	size_t units;
+
+	/* The arguments of a system call, and which units they stand for. */
+	void **page;
+	int *target;
+	int *status;
+	uint32_t *index;
+	size_t n;
+};
+
+/* include/uapi/linux/fs.h of Linux 6.7; Debian 12's headers are older. */
+struct pm_scan_arg {
+	__u64 size;
+	__u64 flags;
+	__u64 start;
+	__u64 end;
+	__u64 walk_end;
+	__u64 vec;
+	__u64 vec_len;
+	__u64 max_pages;
+	__u64 category_inverted;
+	__u64 category_mask;
+	__u64 category_anyof_mask;
+	__u64 return_mask;
+};
+
+struct page_region {
+	__u64 start;
+	__u64 end;
+	__u64 categories;
+};
+
+#undef PAGEMAP_SCAN
+#undef PAGE_IS_HUGE
+#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_HUGE (1 << 6)
+
+#define SCAN_REGIONS 16
+
+/*
+ * The first runs of pages in [start, end) that huge pages map, and in *walked
+ * how far that holds. How many, or -errno.
+ */
+static int scan_huge(int pagemap, uintptr_t start, uintptr_t end,
+		     struct page_region region[SCAN_REGIONS], uintptr_t *walked)
+{
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)region,
+		.vec_len = SCAN_REGIONS,
+		.category_mask = PAGE_IS_HUGE,
+		.return_mask = PAGE_IS_HUGE,
+	};
+	int found = ioctl(pagemap, PAGEMAP_SCAN, &arg);
+
+	*walked = arg.walk_end;
+	return found < 0 ? -errno : found;
+}
+
+static bool is_huge(const struct job *job, uintptr_t addr)
+{
+	struct page_region region[SCAN_REGIONS];
+	uintptr_t walked;
+
+	return scan_huge(job->pagemap, addr, addr + PAGE_BYTES, region, &walked) == 1;
+}
+
+static void add_unit(struct job *job, uintptr_t addr, uintptr_t end, bool populate)
+{
+	job->unit[job->units++] = (struct unit){
+		.addr = addr,
+		.pages = (uint16_t)((end - addr) / PAGE_BYTES),
+		.populate = populate,
+	};
+}
+
+/* Units for [addr, end), a page each, or a granule each where it is @huge. */
+static void add_run(struct job *job, uintptr_t addr, uintptr_t end, bool huge,
+		    bool populate)
+{
+	while (addr < end) {
+		uintptr_t stop = huge ? granule_end(addr) : addr + PAGE_BYTES;
+
+		if (stop > end)
+			stop = end;
+		add_unit(job, addr, stop, populate);
+		addr = stop;
+	}
+}
+
+/* Units for a part of a piece that is one mapping. */
+static void add_mapped(struct job *job, uintptr_t addr, uintptr_t end, bool populate)
+{
+	struct page_region region[SCAN_REGIONS];
+
+	while (addr < end && job->pagemap >= 0) {
+		uintptr_t walked;
+		int found = scan_huge(job->pagemap, addr, end, region, &walked);
+
+		if (found < 0) {
+			/* Linux before 6.7 */
+			close(job->pagemap);
+			job->pagemap = -1;
+			break;
+		}
+		for (int i = 0; i < found; i++) {
+			add_run(job, addr, region[i].start, false, populate);
+			add_run(job, region[i].start, region[i].end, true, populate);
+			addr = region[i].end;
+		}
+		if (walked > addr) {
+			add_run(job, addr, walked, false, populate);
+			addr = walked;
+		}
+	}
+	add_run(job, addr, end, false, populate);
+}
+
+/* Step 1. Holes between mappings and foreign mappings are counted at once. */
+static int add_piece(struct job *job, struct mapping_reader *reader,
+		     const struct piece *piece, struct ferry_result *result)
+{
+	uintptr_t addr = piece->addr, end = addr + piece->len;
+
+	while (addr < end) {
+		struct mapping mapping;
+		uintptr_t stop = end;
+		int found = mapping_find(reader, addr, &mapping);
+
+		if (found < 0)
+			return found;
+		if (!found || mapping.start > addr) {
+			if (found && mapping.start < end)
+				stop = mapping.start;
+			result->hole += (stop - addr) / PAGE_BYTES;
+		} else {
+			if (mapping.end < end)
+				stop = mapping.end;
+			if (mapping.anonymous)
+				add_mapped(job, addr, stop,
+					   piece->flags & FERRY_POPULATE &&
+						   mapping.writable);
+			else
+				result->unsupported += (stop - addr) / PAGE_BYTES;
+		}
+		addr = stop;
+	}
+	return 0;
+}
+
+/* Makes a unit whose huge page was split a unit for each page. */
+static void split_unit(struct job *job, size_t i)
+{
+	size_t pages = job->unit[i].pages;
+
+	job->unit[i].pages = 1;
+	for (size_t k = 1; k < pages; k++) {
+		struct unit *page = &job->unit[job->units++];
+
+		*page = job->unit[i];
+		page->addr += k * PAGE_BYTES;
+	}
+}
+
+/* ---- steps 2 to 4 ------------------------------------------------------- */
+
+static void argument(struct job *job, size_t i)
+{
+	job->page[job->n] = (void *)job->unit[i].addr;
+	job->target[job->n] = job->node;
+	job->status[job->n] = UNSET;
+	job->index[job->n++] = (uint32_t)i;
+}
+
+static struct unit *unit_of(struct job *job, size_t argument)
+{
+	return &job->unit[job->index[argument]];
+}
+
+static void give_up(struct job *job, int err)
+{
+	job->error = err;
+	for (size_t i = 0; i < job->units; i++)
+		if (job->unit[i].outcome == ELSEWHERE)
+			job->unit[i].outcome = GIVEN_UP;
+}
+
+/* Asks where the units in the arguments are, for those not settled. */
+static void look(struct job *job, enum outcome on_target)
+{
+	int err = query_status(job->page, job->status, job->n);
+
+	if (err) {
+		give_up(job, err);
+		return;
+	}
+	for (size_t k = 0; k < job->n; k++) {
+		struct unit *unit = unit_of(job, k);
+
+		if (job->status[k] == job->node)
+			unit->outcome = unit->was_hole ? POPULATED : on_target;
+		else
+			unit->outcome = job->status[k] < 0 ? HOLE : ELSEWHERE;
+	}
+}
+
+/* Step 2 */
+static void look_at_all(struct job *job)
+{
+	job->n = 0;
+	for (size_t i = 0; i < job->units; i++)
+		argument(job, i);
+	look(job, ALREADY);
+}
+
+/* The thread's memory policy, to be put back. */
+struct policy {
+	int mode;
+	unsigned long nodes[FERRY_MAX_NODES / 64];
+};
+
+static bool policy_save_and_prefer(struct policy *saved, int node)
+{
+	unsigned long nodes[FERRY_MAX_NODES / 64] = {0};
+
+	nodes[node / 64] = 1UL << node % 64;
+	return !syscall(SYS_get_mempolicy, &saved->mode, saved->nodes,
+			FERRY_MAX_NODES + 1, NULL, 0) &&
+	       !syscall(SYS_set_mempolicy, MPOL_PREFERRED, nodes, FERRY_MAX_NODES + 1);
+}
+
+static void policy_restore(const struct policy *saved)
+{
+	syscall(SYS_set_mempolicy, saved->mode, saved->nodes, FERRY_MAX_NODES + 1);
+}
+
+static bool to_populate(const struct unit *unit)
+{
+	return unit->outcome == HOLE && unit->populate;
+}
+
+/*
+ * Step 3. The kernel takes write faults on the holes; data that another thread
+ * puts there meanwhile stays. A policy of the mapping wins over the thread's,
+ * so some pages may have to be moved afterwards.
+ */
+static void populate(struct job *job)
+{
+	struct policy saved;
+	size_t units = job->units;
+	bool preferred;
+
+	job->n = 0;
+	for (size_t i = 0; i < units; i++) {
+		if (!to_populate(&job->unit[i]))
+			continue;
+		/* The huge zero page gives way to pages of any size. */
+		split_unit(job, i);
+		argument(job, i);
+	}
+	for (size_t i = units; i < job->units; i++)
+		argument(job, i);
+	if (!job->n)
+		return;
+
+	preferred = policy_save_and_prefer(&saved, job->node);
+	for (size_t k = 0, end; k < job->n; k = end) {
+		for (end = k + 1;
+		     end < job->n &&
+		     (char *)job->page[end] == (char *)job->page[end - 1] + PAGE_BYTES;
+		     end++)
+			;
+		/* Where it fails holes remain, which the look tells. */
+		madvise(job->page[k], (end - k) * PAGE_BYTES, MADV_POPULATE_WRITE);
+	}
+	if (preferred)
+		policy_restore(&saved);
+
+	for (size_t k = 0; k < job->n; k++)
+		unit_of(job, k)->was_hole = true;
+	look(job, POPULATED);
+}
+
+/*
+ * One call of move_pages(2) for all that is elsewhere; settles what it can.
+ * Returns whether there was progress.
+ */
+static bool move_round(struct job *job)
+{
+	size_t asked = job->n, unclear = 0;
+	bool progress = false;
+	int err = 0;
+
+	if (syscall(SYS_move_pages, 0, job->n, job->page, job->target, job->status,
+		    MPOL_MF_MOVE) < 0)
+		err = errno;
+
+	for (size_t k = 0; k < asked; k++) {
+		size_t i = job->index[k];
+		struct unit *unit = &job->unit[i];
+		int status = job->status[k];
+
+		if (unit->pages > 1 && !is_huge(job, unit->addr)) {
+			split_unit(job, i);
+			progress = true;
+		} else if (status == job->node) {
+			unit->outcome = unit->was_hole ? POPULATED : MOVED;
+		} else if (status == -EACCES) {
+			unit->outcome = BUSY; /* shared with another process */
+		} else {
+			/* Not tried, or failed, or moved as part of a folio. */
+			job->page[unclear] = job->page[k];
+			job->index[unclear++] = (uint32_t)i;
+		}
+	}
+	job->n = unclear;
+	look(job, MOVED);
+	for (size_t k = 0; k < job->n; k++) {
+		struct unit *unit = unit_of(job, k);
+
+		if (unit->outcome != ELSEWHERE)
+			progress = true;
+		else if (err == ENOMEM)
+			unit->outcome = NOMEM;
+	}
+	if (err && err != ENOMEM)
+		give_up(job, -err);
+	return progress || unclear < asked;
+}
+
+/* Step 4 */
+static void move_elsewhere(struct job *job)
+{
+	for (int idle = 0; idle < MAX_IDLE_ROUNDS;) {
+		job->n = 0;
+		for (size_t i = 0; i < job->units; i++)
+			if (job->unit[i].outcome == ELSEWHERE)
+				argument(job, i);
+		if (!job->n)
+			return;
+		if (!move_round(job)) {
+			idle++;
+			sched_yield();
+		}
+	}
+	for (size_t i = 0; i < job->units; i++)
+		if (job->unit[i].outcome == ELSEWHERE)
+			job->unit[i].outcome = BUSY;
+}
+
+static void count(const struct job *job, struct ferry_result *result)
+{
+	uint64_t pages[GIVEN_UP + 1] = {0};
+
+	for (size_t i = 0; i < job->units; i++)
+		pages[job->unit[i].outcome] += job->unit[i].pages;
+	result->moved += pages[MOVED];
+	result->populated += pages[POPULATED];
+	result->already += pages[ALREADY];
+	result->busy += pages[BUSY];
+	result->nomem += pages[NOMEM];
+	result->hole += pages[HOLE];
+	if (job->error && !result->error)
+		result->error = job->error;
+}
+
+/* ---- the engine --------------------------------------------------------- */
+
+static bool job_allocate(struct job *job, size_t pages)
+{
+	job->unit = malloc(pages * sizeof(*job->unit));
+	job->page = malloc(pages * sizeof(*job->page));
+	job->target = malloc(pages * sizeof(*job->target));
+	job->status = malloc(pages * sizeof(*job->status));
+	job->index = malloc(pages * sizeof(*job->index));
+	return job->unit && job->page && job->target && job->status && job->index;
+}
+
+static void job_free(struct job *job)
+{
+	free(job->unit);
+	free(job->page);
+	free(job->target);
+	free(job->status);
+	free(job->index);
+}
+
+static int job_add_units(struct job *job, struct batch *batch)
+{
+	struct mapping_reader reader;
+	int err = mapping_open(&reader, false);
+
+	if (err)
+		return err;
+	job->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	for (size_t i = 0; i < batch->count && !err; i++)
+		err = add_piece(job, &reader, &batch->piece[i], &batch->result);
+	mapping_close(&reader);
+	return err;
+}
+
+static void syscall_move(struct batch *batch)
+{
+	struct job job = {.node = batch->piece[0].node, .pagemap = -1};
+	size_t pages = 0;
+
+	for (size_t i = 0; i < batch->count; i++)
+		pages += batch->piece[i].len / PAGE_BYTES;
+	if (!job_allocate(&job, pages)) {
+		job.error = -ENOMEM;
+	} else {
+		job.error = job_add_units(&job, batch);
+		if (job.error)
+			give_up(&job, job.error);
+		else
+			look_at_all(&job);
+		if (!job.error)
+			populate(&job);
+		if (!job.error)
+			move_elsewhere(&job);
+	}
+	count(&job, &batch->result);
+	if (job.pagemap >= 0)
+		close(job.pagemap);
+	job_free(&job);
+}
+
+static int syscall_open(const char **why)
+{
+	*why = "always there";
+	return 0;
+}
+
+static void syscall_forget(void)
+{
+}
+
+const struct engine engine_syscall = {
+	.name = "syscall",
+	.open = syscall_open,
+	.forget = syscall_forget,
+	.move = syscall_move,
+	.query = syscall_query,
+};

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is mapped where in this process: PROCMAP_QUERY (Linux 6.11) on
+ * /proc/self/maps, or its text on older kernels. Lookups go upward only, so
+ * that the text is read once.
+ *
+ * A reader belongs to one thread; what it tells may have changed by the time
+ * it is used.
+ */
+#ifndef FERRY_MAPPING_H
+#define FERRY_MAPPING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct mapping {
+	uintptr_t start, end;
+	bool anonymous; /* private anonymous memory, which Ferry may move */
+	bool writable;
+};
+
+struct mapping_reader {
+	int fd;
+	bool text;              /* PROCMAP_QUERY is not there */
+	struct mapping current; /* the last one found; empty at first */
+	size_t begin, end;      /* unread part of buffer */
+	char buffer[8192];
+};
+
+/* @text: use the text even where PROCMAP_QUERY works. 0 or -errno. */
+int mapping_open(struct mapping_reader *reader, bool text);
+
+/*
+ * The lowest mapping that ends above @addr, which must not be lower than in
+ * the call before: 1 and *@out, 0 if there is none, or -errno.
+ */
+int mapping_find(struct mapping_reader *reader, uintptr_t addr, struct mapping *out);
+
+void mapping_close(struct mapping_reader *reader);
+
+#endif /* FERRY_MAPPING_H */

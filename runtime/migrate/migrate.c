@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The choice of the engine, the statistics and fork(2) (migrate.h).
+ *
+ * chosen.lock guards the choice; it is taken before the queue's lock, and both
+ * are held over fork so that the child finds them in order. Counters are
+ * atomics.
+ */
+#include "migrate/migrate.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "migrate/worker.h"
+
+static struct {
+	pthread_mutex_t lock;
+	bool made;
+	bool complained; /* on stderr, once, children included */
+	int error;
+	const struct engine *engine; /* NULL with an error */
+	const char *why;
+} chosen = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct {
+	atomic_uint_fast64_t requests, completed;
+	atomic_uint_fast64_t moved, populated, already, busy, nomem, hole, unsupported;
+} count;
+
+/* ---- fork --------------------------------------------------------------- */
+
+static void fork_prepare(void)
+{
+	pthread_mutex_lock(&chosen.lock);
+	worker_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+	worker_fork_parent();
+	pthread_mutex_unlock(&chosen.lock);
+}
+
+static void fork_child(void)
+{
+	worker_fork_child();
+	engine_kmod.forget();
+	engine_syscall.forget();
+	chosen.made = false;
+	chosen.error = 0;
+	chosen.engine = NULL;
+	memset(&count, 0, sizeof(count)); /* no other thread exists */
+	pthread_mutex_unlock(&chosen.lock);
+}
+
+static void register_fork(void)
+{
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
+
+/* ---- the engine --------------------------------------------------------- */
+
+static void choose(enum engine_choice choice)
+{
+	const char *unused;
+
+	if (choice != ENGINE_SYSCALL && !engine_kmod.open(&chosen.why)) {
+		chosen.engine = &engine_kmod;
+		return;
+	}
+	if (choice == ENGINE_KMOD) {
+		chosen.error = -ENODEV;
+		if (!chosen.complained)
+			fprintf(stderr,
+				"ferry: FERRY_ENGINE=kmod cannot be had: %s; "
+				"nothing will be moved (allowed: auto, kmod, syscall)\n",
+				chosen.why);
+		chosen.complained = true;
+		return;
+	}
+	if (choice == ENGINE_SYSCALL)
+		chosen.why = "FERRY_ENGINE=syscall";
+	engine_syscall.open(&unused);
+	chosen.engine = &engine_syscall;
+}
+
+int migrate_engine(const struct engine **out, enum engine_choice choice)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	int err;
+
+	pthread_once(&once, register_fork);
+	pthread_mutex_lock(&chosen.lock);
+	if (!chosen.made)
+		choose(choice);
+	chosen.made = true;
+	*out = chosen.engine;
+	err = chosen.error;
+	pthread_mutex_unlock(&chosen.lock);
+	return err;
+}
+
+const char *migrate_engine_name(enum engine_choice choice, const char **why)
+{
+	const struct engine *engine;
+	int err = migrate_engine(&engine, choice);
+
+	/* What was chosen does not change but in a forked child. */
+	if (why)
+		*why = chosen.why;
+	return err ? "none" : engine->name;
+}
+
+/* ---- results ------------------------------------------------------------ */
+
+void result_add(struct ferry_result *sum, const struct ferry_result *more)
+{
+	if (!sum->error)
+		sum->error = more->error;
+	sum->moved += more->moved;
+	sum->populated += more->populated;
+	sum->already += more->already;
+	sum->busy += more->busy;
+	sum->nomem += more->nomem;
+	sum->hole += more->hole;
+	sum->unsupported += more->unsupported;
+}
+
+uint64_t result_pages(const struct ferry_result *r)
+{
+	return r->moved + r->populated + r->already + r->busy + r->nomem + r->hole +
+	       r->unsupported;
+}
+
+/*
+ * The later run saw how things ended, except that it counts as already there
+ * what the first run brought. A page that left again in between and was brought
+ * back counts once.
+ */
+void result_rerun(struct ferry_result *result, const struct ferry_result *again,
+		  uint64_t pages)
+{
+	uint64_t elsewhere =
+		again->busy + again->nomem + again->hole + again->unsupported;
+	uint64_t there = pages > elsewhere ? pages - elsewhere : 0;
+	struct ferry_result sum = *again;
+
+	sum.populated += result->populated;
+	if (sum.populated > there)
+		sum.populated = there;
+	sum.moved += result->moved;
+	if (sum.moved > there - sum.populated)
+		sum.moved = there - sum.populated;
+	sum.already = there - sum.populated - sum.moved;
+	*result = sum;
+}
+
+/* ---- statistics --------------------------------------------------------- */
+
+void migrate_count_submitted(void)
+{
+	atomic_fetch_add(&count.requests, 1);
+}
+
+void migrate_count_completed(const struct ferry_result *result)
+{
+	atomic_fetch_add(&count.moved, result->moved);
+	atomic_fetch_add(&count.populated, result->populated);
+	atomic_fetch_add(&count.already, result->already);
+	atomic_fetch_add(&count.busy, result->busy);
+	atomic_fetch_add(&count.nomem, result->nomem);
+	atomic_fetch_add(&count.hole, result->hole);
+	atomic_fetch_add(&count.unsupported, result->unsupported);
+	atomic_fetch_add(&count.completed, 1);
+}
+
+void migrate_stats(uint64_t *requests, uint64_t *completed, struct ferry_result *total)
+{
+	/* In this order, so that completed is never more than requests. */
+	*completed = atomic_load(&count.completed);
+	*requests = atomic_load(&count.requests);
+	*total = (struct ferry_result){
+		.moved = atomic_load(&count.moved),
+		.populated = atomic_load(&count.populated),
+		.already = atomic_load(&count.already),
+		.busy = atomic_load(&count.busy),
+		.nomem = atomic_load(&count.nomem),
+		.hole = atomic_load(&count.hole),
+		.unsupported = atomic_load(&count.unsupported),
+	};
+}

@@ -4,18 +4,29 @@
  * placement, with a memory policy on all of it, out of which the heap's
  * extents are cut.
  *
- * A region is one VMA where possible: it is reserved once (PROT_NONE), given
- * its memory policy with mbind(2), and opened (PROT_READ|PROT_WRITE) as the
- * used part grows. The policy is what keeps the kernel's NUMA balancing away
- * and what makes a full HBM node mean DDR:
+ *   |<------------- reservation: one policy, two VMAs ------------->|
+ *   | in use | free | in use | free        | not open: PROT_NONE    |
+ *   start                                  opened                 end
+ *
+ * A region is reserved at its first use, generously where nothing limits
+ * address space (RLIMIT_AS), in further and smaller reservations where
+ * something does. It is given its policy with mbind(2) and opened
+ * (PROT_READ|PROT_WRITE) as the used part grows, so that an unused
+ * reservation costs nothing, also where the kernel does not overcommit. Space
+ * is cut out first fit, by address, and what is given back joins its
+ * neighbours.
+ *
+ * The policy is what keeps the kernel's NUMA balancing away and what makes a
+ * full HBM node mean DDR:
  *   DDR         MPOL_PREFERRED_MANY over the DDR nodes
  *   HBM         MPOL_PREFERRED_MANY over the HBM nodes: the kernel takes the
  *               one nearest to the touching CPU and goes on to others when full
  *   INTERLEAVE  MPOL_INTERLEAVE over the nodes of both tiers
+ * Without HBM there is nothing to choose, and the regions have no policy.
  *
- * Each region has one mutex, taken with no other lock of Ferry's held and
- * never while calling into jemalloc. region_fork_* hold all of them over
- * fork(2).
+ * One mutex guards all regions. It is taken below jemalloc's locks, and
+ * nothing else is taken and no allocation made while it is held.
+ * region_fork_* hold it over fork(2).
  */
 #ifndef FERRY_REGION_H
 #define FERRY_REGION_H
@@ -31,36 +42,69 @@
 enum region_kind { REGION_DDR, REGION_HBM, REGION_INTERLEAVE, REGION_KINDS };
 
 /*
- * Reserves the regions. @hbm_limit: most bytes of the HBM region in use at
- * once, UINT64_MAX for no limit. Without an HBM tier all kinds have DDR's
- * policy. Once a process, before any other call. 0 or -errno.
+ * @hbm_limit: most bytes of HBM in use at once, UINT64_MAX for no limit. HBM's
+ * region counts whole, interleaved memory with the share of its nodes that are
+ * HBM. Once a process, before any other call; @topology stays in use.
  */
-int region_init(const struct topology *topology, uint64_t hbm_limit);
+void region_init(const struct topology *topology, uint64_t hbm_limit);
 
 /*
- * Cuts [result, result + size) out of @kind's region; @size and @alignment
- * are multiples of the page size. The HBM region at its limit answers from
- * DDR's and counts that. The memory reads as zeros. NULL: no space.
+ * Cuts @size bytes out of @kind's region; @size and @alignment (a power of
+ * two) are multiples of the page size. The memory reads as zeros. At the HBM
+ * limit the answer comes from DDR's region and is counted, or is NULL if
+ * @strict. NULL: no space.
  */
-void *region_alloc(enum region_kind kind, size_t size, size_t alignment);
+void *region_alloc(enum region_kind kind, size_t size, size_t alignment, bool strict);
 
-/* Gives back to its region, and its pages to the kernel. 0 or -errno. */
+/*
+ * A part of a region that one user keeps for its small cuts, so that what it
+ * cuts in a row lies together. All zeros is the empty chunk.
+ */
+struct region_chunk {
+	uintptr_t start, end;
+};
+
+/* As region_alloc(), out of @chunk: for sizes well below a granule and alignments up to
+ * one. */
+void *region_alloc_small(enum region_kind kind, struct region_chunk *chunk, size_t size,
+			 size_t alignment, bool strict);
+
+/*
+ * Cuts exactly [addr, addr + size), which follows memory of a region, if it is
+ * free and within the HBM limit.
+ */
+bool region_extend(void *addr, size_t size);
+
+/*
+ * Gives back any part of what was cut out, and its pages to the kernel.
+ * 0 or -errno, with nothing given back.
+ */
 int region_free(void *addr, size_t size);
 
 /* The region an address is in; -1: in none. Lock-free. */
 int region_of(const void *addr);
 
-/* Charges placed mappings outside the regions to the HBM limit. false: over it. */
-bool region_charge_hbm(size_t bytes);
-void region_uncharge_hbm(size_t bytes);
+/*
+ * Counts a mapping outside the regions against the HBM limit. false: it is
+ * over the limit, and counted as overflow.
+ */
+bool region_charge(enum region_kind kind, size_t bytes);
+void region_uncharge(enum region_kind kind, size_t bytes);
 
-/* Sets @kind's memory policy on any range of the process. 0 or -errno. */
-int region_apply_policy(void *addr, size_t len, enum region_kind kind);
+/*
+ * Sets @kind's memory policy on any range of the process; @flags as mbind(2)
+ * takes them. 0, also without HBM, or -errno.
+ */
+int region_apply_policy(void *addr, size_t len, enum region_kind kind,
+			unsigned int flags);
+
+/* 0, or the -errno that kept a region from having its memory policy. */
+int region_policy_error(void);
 
 struct region_usage {
-	size_t used_bytes[REGION_KINDS]; /* cut out of each region */
-	size_t charged_bytes;		 /* placed mappings */
-	size_t overflow_bytes;		 /* meant for HBM, answered by DDR, ever */
+	size_t used_bytes[REGION_KINDS];    /* cut out of each region */
+	size_t charged_bytes[REGION_KINDS]; /* mappings outside */
+	size_t overflow_bytes;              /* meant for HBM, answered by DDR, ever */
 };
 void region_usage(struct region_usage *out);
 

@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: MIT */
+/* Regions: see region.h, which also has the locking rule. */
+#include "heap/region.h"
+
+#include <errno.h>
+#include <linux/mempolicy.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "heap/range_set.h"
+
+#ifndef MADV_DONTNEED_LOCKED
+#define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
+#endif
+
+#define RESERVE_LEAST    ((size_t)64 << 30) /* where nothing limits address space */
+#define RESERVE_MOST     ((size_t)16 << 40) /* of the 128 TiB that x86-64 has */
+#define RESERVE_MEMORY   16                 /* times the machine's memory */
+#define RESERVE_LIMITED  32                 /* the part of RLIMIT_AS, where that is set */
+#define OPEN_STEP        (4 * GRANULE_SIZE)
+#define RESERVATIONS_MAX 256
+
+/* ---- where the regions are: written under the lock, read without --------- */
+
+struct reservation {
+	uintptr_t start, end;
+	enum region_kind kind;
+};
+
+static struct reservation reservations[RESERVATIONS_MAX];
+static atomic_int reservation_count; /* entries below it never change */
+
+/* ---- the regions: under the lock ----------------------------------------- */
+
+static struct region {
+	struct range_set free;          /* open and not in use */
+	uintptr_t opened, reserved_end; /* of the latest reservation */
+	size_t reserved_bytes;
+	size_t used_bytes, charged_bytes;
+
+	/* never change after region_init() */
+	int mode;
+	struct node_set nodes;
+	unsigned int hbm_weight; /* HBM limit units a byte takes */
+} regions[REGION_KINDS];
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/*
+ * The HBM limit is kept in bytes times the number of all nodes, so that an
+ * interleaved byte can count as so many of them as are HBM: exact in any cut.
+ */
+static uint64_t hbm_units, hbm_units_limit = UINT64_MAX;
+static size_t overflow_bytes;
+
+static bool has_policy; /* never changes after region_init() */
+static atomic_int policy_error;
+static uint64_t memory_bytes;
+
+static uintptr_t granule_up(uintptr_t value)
+{
+	return (value + GRANULE_SIZE - 1) & ~(GRANULE_SIZE - 1);
+}
+
+void region_init(const struct topology *topology, uint64_t hbm_limit)
+{
+	const struct node_set *ddr = &topology->tier[FERRY_TIER_DDR];
+	const struct node_set *hbm = &topology->tier[FERRY_TIER_HBM];
+	unsigned int hbm_count = (unsigned int)node_set_count(hbm);
+	unsigned int count = (unsigned int)node_set_count(ddr) + hbm_count;
+	struct region *interleave = &regions[REGION_INTERLEAVE];
+
+	has_policy = hbm_count > 0;
+	regions[REGION_DDR].mode = MPOL_PREFERRED_MANY;
+	regions[REGION_DDR].nodes = *ddr;
+	regions[REGION_HBM].mode = MPOL_PREFERRED_MANY;
+	regions[REGION_HBM].nodes = *hbm;
+	interleave->mode = MPOL_INTERLEAVE;
+	for (size_t i = 0; i < NODE_SET_WORDS; i++)
+		interleave->nodes.word[i] = ddr->word[i] | hbm->word[i];
+
+	regions[REGION_HBM].hbm_weight = has_policy ? count : 0;
+	interleave->hbm_weight = hbm_count;
+	hbm_units_limit = hbm_limit > UINT64_MAX / count ? UINT64_MAX : hbm_limit * count;
+
+	for (int i = 0; i < topology->node_count; i++)
+		memory_bytes += topology->node[i].total_bytes;
+}
+
+int region_of(const void *addr)
+{
+	int count = atomic_load_explicit(&reservation_count, memory_order_acquire);
+
+	for (int i = 0; i < count; i++)
+		if ((uintptr_t)addr >= reservations[i].start &&
+		    (uintptr_t)addr < reservations[i].end)
+			return (int)reservations[i].kind;
+	return -1;
+}
+
+/* ---- policy -------------------------------------------------------------- */
+
+int region_apply_policy(void *addr, size_t len, enum region_kind kind, unsigned int flags)
+{
+	const struct region *region = &regions[kind];
+
+	if (!has_policy)
+		return 0;
+	/* The kernel takes one bit less than it is told of. */
+	if (syscall(SYS_mbind, addr, len, region->mode, region->nodes.word,
+		    FERRY_MAX_NODES + 1, flags))
+		return -errno;
+	return 0;
+}
+
+int region_policy_error(void)
+{
+	return atomic_load_explicit(&policy_error, memory_order_relaxed);
+}
+
+/* ---- reserving and opening ----------------------------------------------- */
+
+/* How much to ask for where anything from @need bytes on will do. */
+static size_t reservation_size(const struct region *region, size_t need)
+{
+	struct rlimit limit;
+	size_t size = RESERVE_LEAST;
+
+	if (!getrlimit(RLIMIT_AS, &limit) && limit.rlim_cur != RLIM_INFINITY)
+		size = limit.rlim_cur / RESERVE_LIMITED + region->reserved_bytes / 4;
+	else if (memory_bytes > RESERVE_LEAST / RESERVE_MEMORY)
+		size = memory_bytes > RESERVE_MOST / RESERVE_MEMORY
+			       ? RESERVE_MOST
+			       : memory_bytes * RESERVE_MEMORY;
+	return granule_up(size > need ? size : need);
+}
+
+/* Granule-aligned address space of @size bytes; 0: there is none. */
+static uintptr_t map_aligned(size_t size)
+{
+	char *mapped = mmap(NULL, size + GRANULE_SIZE, PROT_NONE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	size_t before;
+
+	if (mapped == MAP_FAILED)
+		return 0;
+	before = granule_up((uintptr_t)mapped) - (uintptr_t)mapped;
+	if (before)
+		munmap(mapped, before);
+	if (before < GRANULE_SIZE)
+		munmap(mapped + before + size, GRANULE_SIZE - before);
+	return (uintptr_t)mapped + before;
+}
+
+static bool reserve(enum region_kind kind, size_t need)
+{
+	struct region *region = &regions[kind];
+	size_t size = reservation_size(region, need);
+	int count = atomic_load_explicit(&reservation_count, memory_order_relaxed);
+	uintptr_t start = 0;
+	int err;
+
+	if (count == RESERVATIONS_MAX)
+		return false;
+	for (;;) {
+		start = map_aligned(size);
+		if (start || size <= need)
+			break;
+		size = granule_up(size / 2 > need ? size / 2 : need);
+	}
+	if (!start)
+		return false;
+	err = region_apply_policy((void *)start, size, kind, 0);
+	if (err)
+		atomic_store_explicit(&policy_error, err, memory_order_relaxed);
+	reservations[count] = (struct reservation){start, start + size, kind};
+	atomic_store_explicit(&reservation_count, count + 1, memory_order_release);
+	region->opened = start;
+	region->reserved_end = start + size;
+	region->reserved_bytes += size;
+	return true;
+}
+
+/* Opens @size bytes more of the latest reservation. */
+static bool open_bytes(struct region *region, size_t size)
+{
+	uintptr_t start = region->opened;
+
+	/* First the entry in the set, so that nothing need be undone. */
+	if (!size || range_set_reserve(&region->free, 1))
+		return false;
+	if (mprotect((void *)start, size, PROT_READ | PROT_WRITE))
+		return false;
+	region->opened += size;
+	range_set_add(&region->free, start, start + size);
+	return true;
+}
+
+/* Makes space for a cut of @need bytes, which include those for alignment. */
+static bool open_more(enum region_kind kind, size_t need)
+{
+	struct region *region = &regions[kind];
+	size_t left = region->reserved_end - region->opened;
+	size_t step;
+
+	need = granule_up(need);
+	if (left < need) {
+		open_bytes(region, left);
+		if (!reserve(kind, need))
+			return false;
+		left = region->reserved_end - region->opened;
+	}
+	/* In proportion, so that a large heap needs few steps. */
+	step = granule_up(OPEN_STEP + region->used_bytes / 16);
+	if (step > need && step <= left && open_bytes(region, step))
+		return true;
+	return open_bytes(region, need);
+}
+
+/* ---- cutting ------------------------------------------------------------- */
+
+static bool charge_units(enum region_kind kind, size_t bytes)
+{
+	uint64_t units;
+
+	if (__builtin_mul_overflow(bytes, regions[kind].hbm_weight, &units) ||
+	    __builtin_add_overflow(units, hbm_units, &units) || units > hbm_units_limit)
+		return false;
+	hbm_units = units;
+	return true;
+}
+
+static void uncharge_units(enum region_kind kind, size_t bytes)
+{
+	hbm_units -= (uint64_t)bytes * regions[kind].hbm_weight;
+}
+
+/* 0: over the HBM limit and @strict, or no space. */
+static uintptr_t cut(enum region_kind kind, size_t size, size_t alignment, bool strict)
+{
+	uintptr_t start;
+	size_t need;
+
+	if (__builtin_add_overflow(size, alignment, &need) || need > RESERVE_MOST)
+		return 0;
+	if (!charge_units(kind, size)) {
+		if (strict)
+			return 0;
+		overflow_bytes += size;
+		kind = REGION_DDR;
+	}
+	start = range_set_take(&regions[kind].free, size, alignment);
+	if (!start && open_more(kind, need))
+		start = range_set_take(&regions[kind].free, size, alignment);
+	if (start)
+		regions[kind].used_bytes += size;
+	else
+		uncharge_units(kind, size);
+	return start;
+}
+
+/* The pages of [start, end) are with the kernel. 0 or -ENOMEM. */
+static int put_back(uintptr_t start, uintptr_t end)
+{
+	int kind = region_of((void *)start);
+	int err = start < end ? range_set_add(&regions[kind].free, start, end) : 0;
+
+	if (!err && start < end) {
+		regions[kind].used_bytes -= end - start;
+		uncharge_units((enum region_kind)kind, end - start);
+	}
+	return err;
+}
+
+void *region_alloc(enum region_kind kind, size_t size, size_t alignment, bool strict)
+{
+	uintptr_t start;
+
+	pthread_mutex_lock(&lock);
+	start = cut(kind, size, alignment, strict);
+	pthread_mutex_unlock(&lock);
+	return (void *)start;
+}
+
+void *region_alloc_small(enum region_kind kind, struct region_chunk *chunk, size_t size,
+			 size_t alignment, bool strict)
+{
+	uintptr_t start, fresh;
+
+	pthread_mutex_lock(&lock);
+	start = (chunk->start + alignment - 1) & ~(alignment - 1);
+	if (start > chunk->end || chunk->end - start < size) {
+		fresh = cut(kind, GRANULE_SIZE, GRANULE_SIZE, strict);
+		if (!fresh) {
+			pthread_mutex_unlock(&lock);
+			return NULL;
+		}
+		put_back(chunk->start, chunk->end);
+		*chunk = (struct region_chunk){fresh, fresh + GRANULE_SIZE};
+		start = fresh;
+	}
+	put_back(chunk->start, start);
+	chunk->start = start + size;
+	pthread_mutex_unlock(&lock);
+	return (void *)start;
+}
+
+bool region_extend(void *addr, size_t size)
+{
+	uintptr_t start = (uintptr_t)addr, end;
+	int kind = region_of(addr);
+	struct region *region = &regions[kind < 0 ? 0 : kind];
+	bool done = false;
+
+	if (kind < 0 || kind != region_of((char *)addr - 1) ||
+	    __builtin_add_overflow(start, size, &end))
+		return false;
+	pthread_mutex_lock(&lock);
+	if (start <= region->opened && end > region->opened &&
+	    end <= region->reserved_end &&
+	    range_set_overlap(&region->free, start, end) == region->opened - start)
+		open_bytes(region, granule_up(end - region->opened));
+	if (range_set_overlap(&region->free, start, end) == size &&
+	    charge_units((enum region_kind)kind, size)) {
+		done = !range_set_remove(&region->free, start, end, NULL);
+		if (done)
+			region->used_bytes += size;
+		else
+			uncharge_units((enum region_kind)kind, size);
+	}
+	pthread_mutex_unlock(&lock);
+	return done;
+}
+
+int region_free(void *addr, size_t size)
+{
+	int err;
+
+	if (region_of(addr) < 0)
+		return -EINVAL;
+	if (madvise(addr, size, MADV_DONTNEED) &&
+	    madvise(addr, size, MADV_DONTNEED_LOCKED))
+		return -errno;
+	pthread_mutex_lock(&lock);
+	err = put_back((uintptr_t)addr, (uintptr_t)addr + size);
+	pthread_mutex_unlock(&lock);
+	return err;
+}
+
+/* ---- mappings outside, counters ------------------------------------------ */
+
+bool region_charge(enum region_kind kind, size_t bytes)
+{
+	bool within;
+
+	pthread_mutex_lock(&lock);
+	within = charge_units(kind, bytes);
+	if (within)
+		regions[kind].charged_bytes += bytes;
+	else
+		overflow_bytes += bytes;
+	pthread_mutex_unlock(&lock);
+	return within;
+}
+
+void region_uncharge(enum region_kind kind, size_t bytes)
+{
+	pthread_mutex_lock(&lock);
+	regions[kind].charged_bytes -= bytes;
+	uncharge_units(kind, bytes);
+	pthread_mutex_unlock(&lock);
+}
+
+void region_usage(struct region_usage *out)
+{
+	pthread_mutex_lock(&lock);
+	for (int kind = 0; kind < REGION_KINDS; kind++) {
+		out->used_bytes[kind] = regions[kind].used_bytes;
+		out->charged_bytes[kind] = regions[kind].charged_bytes;
+	}
+	out->overflow_bytes = overflow_bytes;
+	pthread_mutex_unlock(&lock);
+}
+
+/* ---- fork ---------------------------------------------------------------- */
+
+void region_fork_prepare(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+void region_fork_parent(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+void region_fork_child(void)
+{
+	pthread_mutex_unlock(&lock);
+}

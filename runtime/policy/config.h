@@ -11,6 +11,10 @@
  *   FERRY_ENGINE     auto | kmod | syscall                   (default auto)
  *   FERRY_STATS      0 | 1: summary to stderr at exit        (default 0)
  *
+ * `ferry run` sets FERRY_POLICY=hbm where nothing else is asked for, and
+ * FERRY_SAID_NO_HBM=1 when it has said that no HBM can be used, so that the
+ * libraries do not say it again.
+ *
  * SIZE is a number of bytes with an optional suffix K, M, G or T (powers of
  * 1024). Pure functions on values; no allocation.
  */

@@ -419,6 +419,32 @@ int topology_nearest(const struct topology *topology, enum ferry_tier tier, int 
 	return node_set_has(nodes, nearest) ? nearest : node_set_next(nodes, 0);
 }
 
+void topology_tier_info(const struct topology *topology, enum ferry_tier tier,
+			struct ferry_tier_info *info)
+{
+	bool all_known = true;
+
+	memset(info, 0, sizeof(*info));
+	for (int i = 0; i < topology->node_count; i++) {
+		const struct node_info *node = &topology->node[i];
+
+		if (node->tier != (int)tier)
+			continue;
+		info->node_count++;
+		info->total_bytes += node->total_bytes;
+		info->free_bytes += topology_free_bytes(node->id);
+		info->bandwidth_mbps += node->read_mbps;
+		all_known = all_known && node->read_mbps;
+		if (node->read_ns &&
+		    (!info->latency_ns || node->read_ns < info->latency_ns))
+			info->latency_ns = node->read_ns;
+	}
+	/* A sum over some of the nodes would be misleading. */
+	if (!all_known)
+		info->bandwidth_mbps = 0;
+	memcpy(info->nodes, topology->tier[tier].word, sizeof(info->nodes));
+}
+
 /* ---- this process's and this moment's ------------------------------------ */
 
 static struct topology own;

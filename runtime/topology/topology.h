@@ -91,6 +91,13 @@ const struct node_info *topology_node(const struct topology *topology, int id);
  */
 int topology_nearest(const struct topology *topology, enum ferry_tier tier, int from);
 
+/*
+ * Describes a tier as ferry_tier_info() does; a tier that does not exist is all
+ * zeros. Free memory is read anew.
+ */
+void topology_tier_info(const struct topology *topology, enum ferry_tier tier,
+			struct ferry_tier_info *info);
+
 /* The node of the CPU that the caller runs on (getcpu(2)). */
 int topology_current_node(void);
 

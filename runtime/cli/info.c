@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/* `ferry info`: options, and the names that both forms of output use. One thread. */
+#include "cli/info.h"
+#include "cli/cli.h"
+#include "migrate/migrate.h"
+#include "policy/config.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] = "Usage: ferry info [--json]\n";
+
+static const char help[] =
+	"\n"
+	"Shows the tiers and nodes of this machine, their capacity, bandwidth and "
+	"latency;\n"
+	"the module, the engine that moves pages, and what the kernel offers to this "
+	"user;\n"
+	"and for each thing that is missing what to do about it.\n"
+	"\n"
+	"Options:\n"
+	"  --json        write one JSON object; ferry(1) describes its keys\n"
+	"  -h, --help    show this text\n";
+
+const char *info_hbm_source(enum hbm_source source)
+{
+	static const char *const names[] = {
+		[HBM_NONE] = "none",
+		[HBM_OVERRIDE] = "override",
+		[HBM_HMAT] = "hmat",
+		[HBM_MEMORY_ONLY] = "assumed",
+	};
+
+	return names[source];
+}
+
+const char *info_tier(int tier)
+{
+	static const char *const names[] = {
+		[FERRY_TIER_DDR] = "ddr", [FERRY_TIER_HBM] = "hbm"};
+
+	return tier < 0 ? NULL : names[tier];
+}
+
+const char *info_feature(int bit)
+{
+	static const char *const names[] = {"migrate", "query", "uring", "populate",
+					    "batched-flush"};
+
+	return bit < (int)(sizeof(names) / sizeof(names[0])) ? names[bit] : NULL;
+}
+
+int info_command(int argc, char *argv[])
+{
+	static const struct option options[] = {
+		{"json", no_argument, NULL, LONG_OPTION},
+		{"help", no_argument, NULL, 'h'},
+		{0},
+	};
+	static struct info info;
+	const struct config *config;
+	const char *error;
+	bool json = false;
+	int option;
+
+	opterr = 0;
+	while ((option = getopt_long(argc, argv, ":h", options, NULL)) != -1) {
+		switch (option) {
+		case LONG_OPTION:
+			json = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			fputs(help, stdout);
+			return 0;
+		default:
+			return bad_option("info", usage, option, argv[optind - 1]);
+		}
+	}
+	if (optind < argc) {
+		fail(EXIT_USAGE, "info", "unexpected argument \"%s\"", argv[optind]);
+		fputs(usage, stderr);
+		return EXIT_USAGE;
+	}
+	config = config_get(&error);
+	if (!config)
+		return fail(EXIT_USAGE, "info", "%s", error);
+	info.topology = topology_get(&error);
+	if (!info.topology)
+		return fail(EXIT_USAGE, "info", "%s", error);
+	probe_all(&info.probe);
+	info.engine = migrate_engine_name(config->engine, &info.engine_why);
+	info_advise(&info);
+	if (!json) {
+		info_text(&info);
+		return 0;
+	}
+	if (info_json(&info))
+		return fail(1, "info", "%s", "out of memory");
+	return 0;
+}

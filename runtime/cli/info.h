@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What `ferry info` shows: gathered once, then written as text or as JSON. One
+ * thread.
+ */
+#ifndef FERRY_INFO_H
+#define FERRY_INFO_H
+
+#include "cli/probe.h"
+#include "topology/topology.h"
+
+/* Something that is missing, and what to do about it. */
+struct advice {
+	const char *about;
+	char text[256];
+};
+
+#define MAX_ADVICE 16
+
+struct info {
+	const struct topology *topology;
+	struct probe probe;
+	const char *engine, *engine_why;
+	struct advice advice[MAX_ADVICE];
+	int advice_count;
+};
+
+/* Fills in @advice from the rest. */
+void info_advise(struct info *info);
+
+/* Where the knowledge comes from; one word. */
+const char *info_hbm_source(enum hbm_source source);
+const char *info_tier(int tier); /* NULL: none */
+
+/* The name of the feature with this bit in ferry_ioc_info.features, or NULL. */
+const char *info_feature(int bit);
+
+void info_text(const struct info *info);
+/* 0 or -ENOMEM. */
+int info_json(const struct info *info);
+
+#endif /* FERRY_INFO_H */

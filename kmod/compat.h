@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Everything that differs between the kernels the module builds for, and
+ * nothing else. What a macro or a header's presence cannot tell is found by
+ * the probes in Kbuild; there are no version tests.
+ */
+#ifndef FERRY_COMPAT_H
+#define FERRY_COMPAT_H
+
+#include <linux/gfp.h>
+#include <linux/mm.h>
+#include <linux/nodemask.h>
+#include <linux/sched.h>
+
+#ifdef FERRY_HAVE_URING_CMD_H
+#include <linux/io_uring/cmd.h>
+#else
+#include <linux/io_uring.h>
+#endif
+
+/* Kinds of VMA that an older kernel does not have */
+#ifndef VM_SHADOW_STACK
+#define VM_SHADOW_STACK VM_NONE
+#endif
+#ifndef VM_DROPPABLE
+#define VM_DROPPABLE VM_NONE
+#endif
+
+/*
+ * The command area of the SQE. The kernel keeps a copy of it when it hands the
+ * request to io-wq, and both forms then point to that copy.
+ */
+static inline const void *ferry_uring_payload(struct io_uring_cmd *cmd)
+{
+#ifdef FERRY_HAVE_URING_SQE_CMD
+	return io_uring_sqe_cmd(cmd->sqe);
+#else
+	return cmd->cmd;
+#endif
+}
+
+static inline void ferry_uring_done(struct io_uring_cmd *cmd, int ret,
+				    unsigned int issue_flags)
+{
+#ifdef FERRY_HAVE_URING_DONE_FLAGS
+	io_uring_cmd_done(cmd, ret, 0, issue_flags);
+#else
+	io_uring_cmd_done(cmd, ret, issue_flags);
+#endif
+}
+
+static inline unsigned long ferry_alloc_bulk(gfp_t gfp, int node,
+					     unsigned long nr,
+					     struct page **pages)
+{
+#ifdef alloc_pages_bulk_node
+	return alloc_pages_bulk_node(gfp, node, nr, pages);
+#else
+	return alloc_pages_bulk_array_node(gfp, node, nr, pages);
+#endif
+}
+
+/*
+ * Nodes that have memory and that the caller's cpuset allows. Works on current,
+ * lockless. An io-wq worker belongs to its submitter's cgroups.
+ */
+static inline void ferry_allowed_nodes(nodemask_t *nodes)
+{
+#ifdef CONFIG_CPUSETS
+	unsigned int seq;
+
+	do {
+		seq = read_seqcount_begin(&current->mems_allowed_seq);
+		*nodes = current->mems_allowed;
+	} while (read_seqcount_retry(&current->mems_allowed_seq, seq));
+	nodes_and(*nodes, *nodes, node_states[N_MEMORY]);
+#else
+	*nodes = node_states[N_MEMORY];
+#endif
+}
+
+#endif /* FERRY_COMPAT_H */

@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Internal declarations of ferry.ko.
+ *
+ * The parts, top down:
+ *   main.c     the device, its file operations, the module's life cycle
+ *   uring.c    the same requests as io_uring commands
+ *   args.c     copying and checking what the caller passes in
+ *   migrate.c  a batch: ranges, their VMAs, their chunks
+ *   chunk.c    one chunk through migrate_vma
+ *   flush.c    one TLB shootdown for a chunk in place of one for each page
+ *   pool.c     free pages on the target node
+ *   query.c    where pages are
+ *   walk.c     from an address to its page table
+ *   compat.h   differences between kernels
+ *
+ * Locks. The module has none of its own: a request is used by one task only,
+ * and what files share (struct ferry_file) does not change after open. Of the
+ * kernel's locks it takes, in this order:
+ *   1. mmap_lock of current->mm, for reading, for one chunk at a time; never
+ *      held while user memory is copied, since a fault would take it again
+ *   2. folio locks, only ever by trylock (in migrate_vma_setup(), and for
+ *      destination pages that nobody else knows)
+ *   3. the page table lock of one page table (PTL), never across a sleep
+ * rcu_read_lock() keeps a page table in being while it is looked at or locked.
+ */
+#ifndef FERRY_H
+#define FERRY_H
+
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/nodemask.h>
+#include <linux/types.h>
+
+#include <ferry/ferry_ioctl.h>
+
+struct io_uring_cmd;
+
+#ifndef CONFIG_64BIT
+#error "ferry.ko needs a 64-bit kernel: page table entries are read in one go"
+#endif
+
+#define FERRY_MODULE_VERSION "0.1.0"
+
+/* A chunk lies within one page table, so one PTL covers it. */
+#define FERRY_CHUNK_BYTES PMD_SIZE
+#define FERRY_CHUNK_PAGES (FERRY_CHUNK_BYTES / PAGE_SIZE)
+
+#define FERRY_MAX_RANGES 65536
+#define FERRY_MAX_NODES (FERRY_NODE_WORDS * 64)
+/* The count of pages moved must fit into a positive int. */
+#define FERRY_MAX_BYTES ((u64)(1U << 30) * PAGE_SIZE)
+
+/**
+ * struct ferry_file - an open /dev/ferry
+ * @mm: the address space that opened it; held by mmgrab() so that the pointer
+ *	stays unique, and only ever compared
+ */
+struct ferry_file {
+	struct mm_struct *mm;
+};
+
+/* ---- args.c ----------------------------------------------------------- */
+
+/**
+ * struct ferry_batch - a checked FERRY_IOC_MIGRATE request
+ * @args: the caller's struct
+ * @ranges: the caller's ranges, checked, addresses untagged
+ */
+struct ferry_batch {
+	struct ferry_ioc_migrate args;
+	struct ferry_ioc_range *ranges;
+};
+
+int ferry_copy_struct(void *dst, size_t size, const void __user *src);
+int ferry_batch_read(struct ferry_batch *batch, const void __user *src);
+void ferry_batch_free(struct ferry_batch *batch);
+int ferry_batch_put_result(const struct ferry_batch *batch, u32 index,
+			   const struct ferry_ioc_result *result);
+int ferry_query_read(struct ferry_ioc_query *query, const void __user *src);
+
+/* ---- migrate.c, query.c, uring.c -------------------------------------- */
+
+int ferry_migrate(const void __user *arg);
+int ferry_query(const void __user *arg);
+int ferry_request(struct ferry_file *file, unsigned int op,
+		  void __user *arg);
+bool ferry_interrupted(void);
+int ferry_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags);
+
+/* ---- walk.c ----------------------------------------------------------- */
+
+enum ferry_level {
+	FERRY_LEVEL_NONE,	/* nothing is mapped here */
+	FERRY_LEVEL_TABLE,	/* a page table */
+	FERRY_LEVEL_HUGE,	/* a huge page */
+	FERRY_LEVEL_MOVING,	/* a huge page that is being migrated */
+};
+
+/**
+ * struct ferry_spot - what the levels above the page table say of an address
+ * @level: what is there
+ * @pmd: TABLE: the entry that points to the page table
+ * @pfn: HUGE, MOVING: first page frame of the huge page
+ * @end: end of the addresses of which this is true
+ */
+struct ferry_spot {
+	enum ferry_level level;
+	pmd_t *pmd;
+	unsigned long pfn;
+	unsigned long end;
+};
+
+void ferry_locate(struct mm_struct *mm, unsigned long addr,
+		  struct ferry_spot *spot);
+bool ferry_with_table(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
+		      void (*fn)(pte_t *pte, void *arg), void *arg);
+const pte_t *ferry_peek_table(pmd_t *pmd, unsigned long addr);
+
+/* ---- pool.c ----------------------------------------------------------- */
+
+/**
+ * struct ferry_pool - free pages on one node, kept from chunk to chunk
+ * @node: where they are
+ * @nr: number of them
+ * @dry: the node ran out of memory during this request, so no more effort is
+ *	put into reclaiming memory there
+ * @pages: the pages; those at @nr and beyond are NULL
+ */
+struct ferry_pool {
+	int node;
+	unsigned int nr;
+	bool dry;
+	struct page *pages[FERRY_CHUNK_PAGES];
+};
+
+void ferry_pool_fill(struct ferry_pool *pool, int node, unsigned int nr);
+struct page *ferry_pool_take(struct ferry_pool *pool);
+void ferry_pool_drain(struct ferry_pool *pool);
+
+/* ---- flush.c ---------------------------------------------------------- */
+
+/**
+ * struct ferry_marks - entries of a page table that are marked inaccessible
+ * @vma: the VMA of the range, its mmap_lock held while there are marks
+ * @start: start of the range
+ * @end: its end, within the same page table
+ * @nr: number of marks
+ * @old: for each page of the range its entry before, or an empty entry
+ */
+struct ferry_marks {
+	struct vm_area_struct *vma;
+	unsigned long start;
+	unsigned long end;
+	unsigned int nr;
+	pte_t old[FERRY_CHUNK_PAGES];
+};
+
+bool ferry_flush_supported(void);
+void ferry_flush_mark(struct ferry_marks *marks, struct vm_area_struct *vma,
+		      unsigned long start, unsigned long end);
+void ferry_flush_restore(struct ferry_marks *marks);
+
+/* ---- chunk.c ---------------------------------------------------------- */
+
+enum ferry_outcome {
+	FERRY_PENDING,		/* not settled yet; busy if it stays so */
+	FERRY_MOVED,
+	FERRY_POPULATED,
+	FERRY_ALREADY,
+	FERRY_BUSY,
+	FERRY_NOMEM,
+	FERRY_HOLE,
+	FERRY_UNSUPPORTED,
+	FERRY_HUGE,
+	FERRY_NR_OUTCOMES
+};
+
+/**
+ * struct ferry_chunk - pages that are migrated under one hold of mmap_lock
+ * @start: address of the first page
+ * @nr: number of pages; all in one page table and one VMA
+ * @node: target node
+ * @populate: give holes a page
+ * @shared: move pages that other processes map, too
+ * @outcome: enum ferry_outcome of each page
+ * @action: what the current pass does with each page, see chunk.c
+ * @pfn: page frame the current pass means to move
+ * @src: migrate_vma's view of the pages
+ * @dst: migrate_vma's view of their new places
+ * @marks: entries marked by flush.c
+ * @pool: pages on the target node
+ */
+struct ferry_chunk {
+	unsigned long start;
+	unsigned int nr;
+	int node;
+	bool populate;
+	bool shared;
+	u8 outcome[FERRY_CHUNK_PAGES];
+	u8 action[FERRY_CHUNK_PAGES];
+	unsigned long pfn[FERRY_CHUNK_PAGES];
+	unsigned long src[FERRY_CHUNK_PAGES];
+	unsigned long dst[FERRY_CHUNK_PAGES];
+	struct ferry_marks marks;
+	struct ferry_pool pool;
+};
+
+unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,
+			      struct vm_area_struct *vma);
+
+#endif /* FERRY_H */

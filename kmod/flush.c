@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * One TLB shootdown for a chunk in place of one for each page.
+ *
+ * migrate_vma_setup() clears each page table entry with ptep_clear_flush(),
+ * which interrupts every CPU that runs the process, page by page. It does not
+ * do so for an entry that the CPU cannot use, because no TLB can hold such a
+ * one. So all entries of the chunk are first made inaccessible at once, in the
+ * form that NUMA balancing gives them (PRESENT clear, PROTNONE set), and the
+ * TLBs are flushed once. A thread that touches such a page meanwhile takes an
+ * ordinary NUMA hint fault, which makes the entry accessible again, and
+ * migrate_vma_setup() then flushes for this page alone. Entries that are still
+ * marked afterwards are put back.
+ *
+ * Others (reclaim, compaction, KSM, userfaultfd) skip their flush for a marked
+ * entry just the same. So the flush has to be complete before anyone can see
+ * the marks, and it is: it happens before the page table lock is released.
+ * Lockless readers (GUP-fast) refuse marked entries.
+ *
+ * flush_tlb_range() is not exported. The flush here is built as the kernel's
+ * is: the new TLB generation makes every CPU that comes to the address space
+ * later flush by itself, the interrupt makes those do it that are in it now.
+ *
+ * Not done where that is not known to suffice: secondary MMUs (their TLBs are
+ * reached through notifiers only), Xen PV, CPUs that keep TLB entries without
+ * regard to the generation (CONFIG_BROADCAST_TLB_FLUSH), page table checking
+ * (its hooks are not exported).
+ *
+ * Locking: mmap_lock held for reading; the marks are set and put back under
+ * the PTL.
+ */
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/module.h>
+#include <linux/pgtable.h>
+#include <linux/smp.h>
+
+#include "ferry.h"
+
+#if defined(CONFIG_X86_64) && defined(CONFIG_NUMA_BALANCING) && \
+	!defined(CONFIG_BROADCAST_TLB_FLUSH) && \
+	!defined(CONFIG_PAGE_TABLE_CHECK)
+
+#include <asm/cpufeature.h>
+#include <asm/tlbflush.h>
+
+static bool batched_flush = true;
+module_param(batched_flush, bool, 0644);
+MODULE_PARM_DESC(batched_flush,
+		 "One TLB shootdown for a chunk in place of one for each page");
+
+/* Fewer pages than this are not worth the flush of all else in the TLBs. */
+#define FERRY_MARK_MIN 4
+
+/**
+ * ferry_flush_supported() - is the batched flush built in and switched on?
+ *
+ * Return: true if so.
+ */
+bool ferry_flush_supported(void)
+{
+	return READ_ONCE(batched_flush) &&
+	       !cpu_feature_enabled(X86_FEATURE_XENPV);
+}
+
+static bool usable(struct vm_area_struct *vma, unsigned long start,
+		   unsigned long end)
+{
+	/*
+	 * Entries of a PROT_NONE mapping look marked already, and a fault there
+	 * would not be taken for a hint fault.
+	 */
+	return ferry_flush_supported() && vma_is_accessible(vma) &&
+	       !mm_has_notifiers(vma->vm_mm) &&
+	       end - start >= FERRY_MARK_MIN * PAGE_SIZE;
+}
+
+/* All other bits stay, also RW and DIRTY; the page frame gets inverted. */
+static pte_t marked(pte_t pte)
+{
+	u64 old = pte_val(pte);
+	u64 val = (old & ~_PAGE_PRESENT) | _PAGE_PROTNONE;
+
+	return __pte(flip_protnone_guard(old, val, PTE_PFN_MASK));
+}
+
+static bool markable(pte_t pte)
+{
+	const pteval_t stack = _PAGE_RW | _PAGE_DIRTY;
+	const pteval_t flags = pte_flags(pte);
+
+	/* DIRTY without RW is a shadow stack; those are no business of ours. */
+	return (flags & _PAGE_PRESENT) && (flags & stack) != _PAGE_DIRTY &&
+	       !pte_special(pte);
+}
+
+static void flush_this_cpu(void *unused)
+{
+	__flush_tlb_all();
+}
+
+static void flush_all_cpus(struct mm_struct *mm)
+{
+	/*
+	 * A full barrier, paired with switch_mm(): a CPU either sees the new
+	 * generation when it comes to this mm, or is in mm_cpumask() already.
+	 */
+	atomic64_inc_return(&mm->context.tlb_gen);
+	on_each_cpu_mask(mm_cpumask(mm), flush_this_cpu, NULL, true);
+}
+
+static void mark_table(pte_t *pte, void *arg)
+{
+	struct ferry_marks *marks = arg;
+	unsigned long addr;
+	pte_t *old = marks->old;
+
+	for (addr = marks->start; addr < marks->end;
+	     addr += PAGE_SIZE, pte++, old++) {
+		*old = __pte(0);
+		if (!markable(ptep_get(pte)))
+			continue;
+		/* The CPU may set ACCESSED and DIRTY until this takes it. */
+		*old = ptep_modify_prot_start(marks->vma, addr, pte);
+		ptep_modify_prot_commit(marks->vma, addr, pte, *old,
+					marked(*old));
+		marks->nr++;
+	}
+	if (marks->nr)
+		flush_all_cpus(marks->vma->vm_mm);
+}
+
+static void restore_table(pte_t *pte, void *arg)
+{
+	struct ferry_marks *marks = arg;
+	unsigned long addr;
+	pte_t *old = marks->old;
+
+	for (addr = marks->start; addr < marks->end;
+	     addr += PAGE_SIZE, pte++, old++) {
+		if (pte_none(*old) || !pte_same(ptep_get(pte), marked(*old)))
+			continue;
+		ptep_modify_prot_start(marks->vma, addr, pte);
+		ptep_modify_prot_commit(marks->vma, addr, pte, marked(*old),
+					*old);
+	}
+}
+
+static void with_table_of(struct ferry_marks *marks,
+			  void (*fn)(pte_t *pte, void *arg))
+{
+	struct mm_struct *mm = marks->vma->vm_mm;
+	struct ferry_spot spot;
+
+	ferry_locate(mm, marks->start, &spot);
+	if (spot.level == FERRY_LEVEL_TABLE)
+		ferry_with_table(mm, spot.pmd, marks->start, fn, marks);
+}
+
+/**
+ * ferry_flush_mark() - make the entries of a range inaccessible
+ * @marks: filled in; what ferry_flush_restore() needs
+ * @vma: the VMA of the range, its mmap_lock held for reading
+ * @start: start of the range
+ * @end: its end, within the same page table
+ *
+ * Where this is not possible nothing is marked.
+ */
+void ferry_flush_mark(struct ferry_marks *marks, struct vm_area_struct *vma,
+		      unsigned long start, unsigned long end)
+{
+	marks->vma = vma;
+	marks->start = start;
+	marks->end = end;
+	marks->nr = 0;
+	if (usable(vma, start, end))
+		with_table_of(marks, mark_table);
+}
+
+/**
+ * ferry_flush_restore() - put entries back that are still marked
+ * @marks: as ferry_flush_mark() left it, mmap_lock held since
+ *
+ * An entry that is no longer exactly as it was marked is someone else's. More
+ * access needs no flush.
+ */
+void ferry_flush_restore(struct ferry_marks *marks)
+{
+	if (marks->nr)
+		with_table_of(marks, restore_table);
+}
+
+#else /* the batched flush is not possible */
+
+bool ferry_flush_supported(void)
+{
+	return false;
+}
+
+void ferry_flush_mark(struct ferry_marks *marks, struct vm_area_struct *vma,
+		      unsigned long start, unsigned long end)
+{
+	marks->nr = 0;
+}
+
+void ferry_flush_restore(struct ferry_marks *marks)
+{
+}
+
+#endif

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A batch: its ranges one after the other, each cut into chunks that lie within
+ * one VMA and one page table.
+ *
+ * Locking: mmap_lock is taken for reading for each pass over a chunk and
+ * released in between, so VMAs are looked up anew each time. Results are
+ * written to the caller while it is not held.
+ */
+#include <linux/dax.h>
+#include <linux/fs.h>
+#include <linux/mm.h>
+#include <linux/oom.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+#include <linux/userfaultfd_k.h>
+
+#include "compat.h"
+#include "ferry.h"
+
+/*
+ * How often a chunk is gone over. A page that a fault or the scan of reclaim
+ * holds for a moment is free again in the next pass, as in migrate_pages().
+ */
+#define MAX_PASSES 6
+
+/**
+ * ferry_interrupted() - should a request end early?
+ *
+ * Return: true if a signal is pending or, in an io-wq worker, the request is
+ * being cancelled. Task work alone (TIF_NOTIFY_SIGNAL) is no reason elsewhere.
+ */
+bool ferry_interrupted(void)
+{
+	if (current->flags & PF_IO_WORKER)
+		return signal_pending(current);
+	return task_sigpending(current);
+}
+
+/* Is this memory that migrate_vma can move without loss? */
+static bool is_movable(struct vm_area_struct *vma)
+{
+	return vma_is_anonymous(vma) && !vma_is_dax(vma) &&
+	       !(vma->vm_flags & (VM_SPECIAL | VM_HUGETLB | VM_SHADOW_STACK |
+				  VM_DROPPABLE));
+}
+
+/* May holes be filled here, as a write by the application would fill them? */
+static bool is_fillable(struct vm_area_struct *vma)
+{
+	return (vma->vm_flags & VM_WRITE) && !userfaultfd_missing(vma);
+}
+
+static u64 pages(unsigned long start, unsigned long end)
+{
+	return (end - start) >> PAGE_SHIFT;
+}
+
+static void tally(const struct ferry_chunk *chunk,
+		  struct ferry_ioc_result *result)
+{
+	unsigned int i, nr[FERRY_NR_OUTCOMES] = {};
+
+	for (i = 0; i < chunk->nr; i++)
+		nr[chunk->outcome[i]]++;
+	result->moved += nr[FERRY_MOVED];
+	result->populated += nr[FERRY_POPULATED];
+	result->already += nr[FERRY_ALREADY];
+	result->busy += nr[FERRY_BUSY] + nr[FERRY_PENDING];
+	result->nomem += nr[FERRY_NOMEM];
+	result->hole += nr[FERRY_HOLE];
+	result->unsupported += nr[FERRY_UNSUPPORTED];
+	result->huge += nr[FERRY_HUGE];
+}
+
+/* Another pass over a chunk whose VMA may have changed since */
+static unsigned int repeat_pass(struct ferry_chunk *chunk, bool populate)
+{
+	const unsigned long end = chunk->start + (chunk->nr << PAGE_SHIFT);
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	unsigned int left = 0;
+
+	if (mmap_read_lock_killable(mm))
+		return 0;
+	vma = find_vma(mm, chunk->start);
+	if (vma && vma->vm_start <= chunk->start && vma->vm_end >= end &&
+	    is_movable(vma) && !check_stable_address_space(mm)) {
+		chunk->populate = populate && is_fillable(vma);
+		left = ferry_chunk_pass(chunk, vma);
+	}
+	mmap_read_unlock(mm);
+	return left;
+}
+
+/*
+ * Count what lies between @addr and the next memory that can be worked on.
+ * Returns the address of the latter and its VMA, or @end.
+ */
+static unsigned long skip(struct mm_struct *mm, unsigned long addr,
+			  unsigned long end, bool populate,
+			  struct vm_area_struct **vmap,
+			  struct ferry_ioc_result *result)
+{
+	while (addr < end) {
+		struct vm_area_struct *vma = find_vma(mm, addr);
+		struct ferry_spot spot;
+		unsigned long next;
+
+		if (!vma || vma->vm_start > addr) {
+			next = vma ? min(vma->vm_start, end) : end;
+			result->hole += pages(addr, next);
+			addr = next;
+			continue;
+		}
+		next = min(vma->vm_end, end);
+		if (!is_movable(vma)) {
+			result->unsupported += pages(addr, next);
+			addr = next;
+			continue;
+		}
+		*vmap = vma;
+		ferry_locate(mm, addr, &spot);
+		if (spot.level != FERRY_LEVEL_NONE ||
+		    (populate && is_fillable(vma)))
+			break;
+		/* A large gap in the page tables is passed in one step. */
+		next = min(next, spot.end);
+		result->hole += pages(addr, next);
+		addr = next;
+	}
+	return addr;
+}
+
+/* Work on the next chunk at *@addr or beyond, and advance *@addr past it. */
+static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
+			 unsigned long end, bool populate,
+			 struct ferry_ioc_result *result)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	unsigned int left, pass;
+
+	if (mmap_read_lock_killable(mm))
+		return -EINTR;
+	/* The OOM killer has taken this memory, and the task is dying. */
+	if (check_stable_address_space(mm)) {
+		mmap_read_unlock(mm);
+		return -EINTR;
+	}
+	*addr = skip(mm, *addr, end, populate, &vma, result);
+	if (*addr == end) {
+		mmap_read_unlock(mm);
+		return 0;
+	}
+	end = min3(end, vma->vm_end,
+		   ALIGN_DOWN(*addr, FERRY_CHUNK_BYTES) + FERRY_CHUNK_BYTES);
+	chunk->start = *addr;
+	chunk->nr = pages(*addr, end);
+	chunk->populate = populate && is_fillable(vma);
+	memset(chunk->outcome, FERRY_PENDING, chunk->nr);
+	left = ferry_chunk_pass(chunk, vma);
+	mmap_read_unlock(mm);
+
+	for (pass = 1; left && pass < MAX_PASSES && !ferry_interrupted();
+	     pass++) {
+		cond_resched();
+		left = repeat_pass(chunk, populate);
+	}
+	tally(chunk, result);
+	*addr = end;
+	return 0;
+}
+
+static int migrate_range(struct ferry_chunk *chunk,
+			 const struct ferry_ioc_range *range,
+			 struct ferry_ioc_result *result)
+{
+	const unsigned long end = range->addr + range->len;
+	const bool populate = range->flags & FERRY_RANGE_POPULATE;
+	unsigned long addr = range->addr;
+
+	chunk->node = range->node;
+	while (addr < end) {
+		int err;
+
+		if (ferry_interrupted())
+			return -EINTR;
+		err = migrate_chunk(chunk, &addr, end, populate, result);
+		if (err)
+			return err;
+		cond_resched();
+	}
+	return 0;
+}
+
+/* Tell of all ranges that they were not begun. Also finds a bad pointer. */
+static int put_results_ahead(const struct ferry_batch *batch)
+{
+	const struct ferry_ioc_result result = { .error = -ECANCELED };
+	u32 i;
+
+	for (i = 0; i < batch->args.nr_ranges; i++) {
+		if (ferry_batch_put_result(batch, i, &result))
+			return -EFAULT;
+		cond_resched();
+	}
+	return 0;
+}
+
+static int migrate_batch(const struct ferry_batch *batch,
+			 struct ferry_chunk *chunk)
+{
+	int err = 0, done = 0;
+	u32 i;
+
+	for (i = 0; i < batch->args.nr_ranges && !err; i++) {
+		struct ferry_ioc_result result = {};
+
+		err = migrate_range(chunk, &batch->ranges[i], &result);
+		result.error = err;
+		done += result.moved + result.populated;
+		if (ferry_batch_put_result(batch, i, &result))
+			err = -EFAULT;
+	}
+	return done ?: err;
+}
+
+/**
+ * ferry_migrate() - FERRY_IOC_MIGRATE on the memory of current
+ * @arg: the caller's struct ferry_ioc_migrate
+ *
+ * Return: number of pages that have come to their target, or the errors listed
+ * at struct ferry_ioc_migrate.
+ */
+int ferry_migrate(const void __user *arg)
+{
+	struct ferry_batch batch;
+	struct ferry_chunk *chunk;
+	int ret;
+
+	ret = ferry_batch_read(&batch, arg);
+	if (ret)
+		return ret;
+
+	ret = -ENOMEM;
+	chunk = kvzalloc(sizeof(*chunk), GFP_KERNEL_ACCOUNT);
+	if (!chunk)
+		goto out;
+	chunk->shared = batch.args.flags & FERRY_MIGRATE_SHARED;
+	ret = put_results_ahead(&batch);
+	if (!ret)
+		ret = migrate_batch(&batch, chunk);
+	ferry_pool_drain(&chunk->pool);
+	kvfree(chunk);
+out:
+	ferry_batch_free(&batch);
+	return ret;
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The requests as io_uring commands (IORING_OP_URING_CMD).
+ *
+ * A request may sleep, so the submitter's attempt is answered with -EAGAIN.
+ * io_uring then keeps a copy of the SQE and has the command issued again by an
+ * io-wq worker: a thread of the submitter that shares its mm, its credentials
+ * and its cgroup. There it runs as in the ioctl; several run in parallel. A
+ * request in flight holds the file, and so the module. When the ring is closed
+ * or the process is killed, the worker gets a signal and stops at the next
+ * chunk.
+ *
+ * Locking: none.
+ */
+#include <linux/errno.h>
+#include <linux/fs.h>
+
+#include "compat.h"
+#include "ferry.h"
+
+static int run(struct io_uring_cmd *cmd)
+{
+	const struct ferry_uring_cmd *in = ferry_uring_payload(cmd);
+	const u64 arg = READ_ONCE(in->arg);
+
+	if (READ_ONCE(in->reserved))
+		return -EINVAL;
+	switch (cmd->cmd_op) {
+	case FERRY_IOC_MIGRATE:
+	case FERRY_IOC_QUERY:
+		return ferry_request(cmd->file->private_data, cmd->cmd_op,
+				     u64_to_user_ptr(arg));
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/**
+ * ferry_uring_cmd() - the device's uring_cmd file operation
+ * @cmd: the command
+ * @issue_flags: IO_URING_F_*
+ *
+ * The result is handed over by io_uring_cmd_done(), not returned: kernels
+ * before 6.7 or so take a positive value returned from an io-wq worker for
+ * neither success nor error, and the request never completes.
+ *
+ * Return: -EAGAIN if it must not block, else -EIOCBQUEUED.
+ */
+int ferry_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
+{
+	if (issue_flags & IO_URING_F_NONBLOCK)
+		return -EAGAIN;
+	ferry_uring_done(cmd, run(cmd), issue_flags);
+	return -EIOCBQUEUED;
+}

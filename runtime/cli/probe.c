@@ -9,6 +9,7 @@
 #include <numa.h>
 #include <numaif.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -26,13 +27,14 @@
 /* A setting below /proc/sys; -1: there is none. */
 static int read_sysctl(const char *path)
 {
+	char text[16] = "";
 	FILE *file = fopen(path, "re");
 	int value = -1;
 
 	if (!file)
 		return -1;
-	if (fscanf(file, "%d", &value) != 1)
-		value = -1;
+	if (fgets(text, sizeof(text), file))
+		value = (int)strtol(text, NULL, 10);
 	fclose(file);
 	return value;
 }

@@ -9,6 +9,8 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 unset LD_PRELOAD "${!FERRY_@}"
 export FERRY_PRELOAD_LIB=$stub
+# A command built with AddressSanitizer is preloaded into here.
+export ASAN_OPTIONS=verify_asan_link_order=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}
 failures=0
 
 fail() {
@@ -38,6 +40,7 @@ has_hbm() { "$ferry" info --json | grep -q '"hbm_source": "\(hmat\|assumed\)"'; 
 # ---- help and usage
 
 for arguments in --help -h help 'help help' 'run --help' 'help run' 'info --help' 'help info'; do
+	# shellcheck disable=SC2086
 	check 0 "$ferry" $arguments
 	out '^Usage: ferry'
 	[ ! -s "$tmp/err" ] || fail "stderr is not empty"
@@ -45,7 +48,8 @@ done
 check 0 "$ferry" --version
 out '^ferry [0-9]+\.[0-9]+\.[0-9]+$'
 for arguments in '' 'walk' 'help walk' 'help run info' 'run' 'run --' 'run --policy' 'run --stat=1 true' 'run -x true' \
-	'run --walk true' 'run --hbm true' 'info now' 'info --xml'; do
+	'run --walk true' 'run --hbm true' 'info now' 'info --xml' 'info --json=1' 'info -x'; do
+	# shellcheck disable=SC2086
 	check 2 "$ferry" $arguments
 	err '^ferry( run| info| help)?: '
 	[ ! -s "$tmp/out" ] || fail "usage errors belong to stderr"

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* The mapping calls without placement, as mmap(2), munmap(2) and mremap(2). */
+#ifndef FERRY_DIRECT_H
+#define FERRY_DIRECT_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+void *__wrap_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
+int __wrap_munmap(void *addr, size_t len);
+void *direct_mremap(void *old_addr, size_t old_len, size_t new_len, int flags,
+		    void *new_addr);
+
+#endif /* FERRY_DIRECT_H */

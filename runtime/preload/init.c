@@ -1,0 +1,280 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The preload library's start. Its constructor is the first of all libraries'
+ * (linked with -z initfirst), so that jemalloc's options are set and its arenas
+ * have their regions before anything is allocated. The C library's own
+ * constructor has not run then: no stdio streams, and the environment comes as
+ * an argument.
+ *
+ * Each automatic arena gets the hooks of one region. Its metadata does not, as
+ * hooks set after an arena's creation serve only its extents. With a threshold
+ * jemalloc's arena for oversized allocations gets those of the other region.
+ */
+#include <errno.h>
+#include <jemalloc/jemalloc.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "heap/extent_hooks.h"
+#include "preload/preload.h"
+#include "topology/topology.h"
+
+/* Bounds of jemalloc's large size classes, and its default for oversized. */
+#define LARGE_LEAST ((size_t)16 << 10)
+#define CACHED_MOST ((size_t)32 << 10)
+#define OVERSIZED   ((size_t)8 << 20)
+#define SMALL_MOST  ((size_t)14 << 10)
+
+/* jemalloc's own default is four arenas for each CPU. Setting them up takes time. */
+#define ARENAS_EACH_CPU 4
+#define ARENAS_ENOUGH   64
+
+struct preload preload;
+
+/*
+ * Options as defaults, which MALLOC_CONF may change, and options which it may
+ * not: they are parsed before and after it.
+ */
+static char defaults[64], musts[128];
+const char *malloc_conf = defaults;
+const char *malloc_conf_2_conf_harder = musts;
+
+void say(const char *format, ...)
+{
+	static const char prefix[] = "ferry: ";
+	char line[640];
+	size_t used = sizeof(prefix) - 1;
+	int saved = errno, n;
+	va_list args;
+	ssize_t ignored;
+
+	memcpy(line, prefix, used);
+	va_start(args, format);
+	n = vsnprintf(line + used, sizeof(line) - used - 1, format, args);
+	va_end(args);
+	if (n > 0)
+		used += (size_t)n < sizeof(line) - used - 1 ? (size_t)n
+							    : sizeof(line) - used - 2;
+	line[used++] = '\n';
+	ignored = write(STDERR_FILENO, line, used);
+	(void)ignored;
+	errno = saved;
+}
+
+static bool has_variable(char *const envp[], const char *variable)
+{
+	for (; *envp; envp++)
+		if (!strcmp(*envp, variable))
+			return true;
+	return false;
+}
+
+static unsigned int cpu_count(void)
+{
+	cpu_set_t cpus;
+
+	return sched_getaffinity(0, sizeof(cpus), &cpus) ? 1
+							 : (unsigned int)CPU_COUNT(&cpus);
+}
+
+/* ---- options ------------------------------------------------------------- */
+
+/* false, after saying so, if jemalloc cannot do it. */
+static bool choose_kinds(void)
+{
+	const struct config *config = &preload.config;
+
+	switch (config->policy) {
+	case POLICY_DDR:
+		break;
+	case POLICY_HBM:
+		preload.heap_kind = preload.large_kind = REGION_HBM;
+		break;
+	case POLICY_INTERLEAVE:
+		preload.heap_kind = preload.large_kind = REGION_INTERLEAVE;
+		break;
+	case POLICY_THRESHOLD:
+		if (config->min_size < LARGE_LEAST) {
+			say("FERRY_MIN_SIZE=%zu is too small for FERRY_POLICY=threshold; "
+			    "allowed is 16K or more; placement is off",
+			    config->min_size);
+			return false;
+		}
+		preload.large_kind = REGION_HBM;
+		preload.threshold = config->min_size;
+		break;
+	}
+	return true;
+}
+
+/*
+ * With a threshold the thread caches must end below it, or else they would
+ * hand out what one region gave where the other is meant.
+ */
+static void set_options(void)
+{
+	unsigned int cpus = cpu_count();
+	unsigned int arenas = cpus * ARENAS_EACH_CPU;
+	size_t cached = preload.threshold > CACHED_MOST ? CACHED_MOST : SMALL_MOST;
+
+	if (arenas > ARENAS_ENOUGH)
+		arenas = cpus > ARENAS_ENOUGH ? cpus : ARENAS_ENOUGH;
+	snprintf(defaults, sizeof(defaults), "narenas:%u", arenas);
+	if (preload.threshold)
+		snprintf(musts, sizeof(musts),
+			 "retain:false,percpu_arena:disabled,oversize_threshold:%zu,"
+			 "tcache_max:%zu",
+			 preload.threshold, cached);
+	else
+		snprintf(musts, sizeof(musts), "retain:false,percpu_arena:disabled");
+}
+
+/* ---- arenas -------------------------------------------------------------- */
+
+/* Sets jemalloc's "arena.@arena.@name". 0 or an errno. */
+static int set_of_arena(unsigned int arena, const char *name, void *value, size_t size)
+{
+	char full[64];
+
+	snprintf(full, sizeof(full), "arena.%u.%s", arena, name);
+	return mallctl(full, NULL, NULL, value, size);
+}
+
+/* Creates an arena, as taking it for this thread does, and gives it its region. */
+static int set_up_arena(unsigned int arena, enum region_kind kind)
+{
+	extent_hooks_t *hooks = extent_hooks(kind, false);
+	size_t oversized = OVERSIZED;
+	int err = mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
+
+	if (!err)
+		err = set_of_arena(arena, "extent_hooks", (void *)&hooks, sizeof(hooks));
+	/*
+	 * jemalloc gives freed extents back at once from the oversize threshold
+	 * on. Where that is our threshold, it would hurt all arenas.
+	 */
+	if (!err && preload.threshold && preload.threshold < OVERSIZED)
+		err = set_of_arena(arena, "oversize_threshold", &oversized,
+				   sizeof(oversized));
+	return err;
+}
+
+/*
+ * jemalloc's arena for oversized allocations, which follows the automatic
+ * ones. It gives back at once what is freed, as jemalloc itself would set it
+ * up, unless a small threshold sends it allocations that come and go.
+ */
+static int set_up_large_arena(unsigned int arena)
+{
+	ssize_t decay, at_once = 0;
+	size_t size = sizeof(decay);
+	int err = set_up_arena(arena, preload.large_kind);
+
+	if (err || (preload.threshold && preload.threshold < OVERSIZED) ||
+	    mallctl("arenas.dirty_decay_ms", &decay, &size, NULL, 0) || decay <= 0)
+		return err;
+	return set_of_arena(arena, "dirty_decay_ms", &at_once, sizeof(at_once));
+}
+
+/* 0 or an errno. EBUSY: jemalloc's options were read before they were set. */
+static int set_up_arenas(void)
+{
+	unsigned int count, first = 0;
+	size_t oversized, size = sizeof(oversized);
+	bool retain;
+	int err = mallctl("opt.oversize_threshold", &oversized, &size, NULL, 0);
+
+	size = sizeof(retain);
+	if (!err)
+		err = mallctl("opt.retain", &retain, &size, NULL, 0);
+	if (!err && (retain || (preload.threshold && oversized != preload.threshold)))
+		err = EBUSY;
+	size = sizeof(count);
+	if (!err)
+		err = mallctl("opt.narenas", &count, &size, NULL, 0);
+	for (unsigned int arena = 0; !err && arena < count; arena++)
+		err = set_up_arena(arena, preload.heap_kind);
+	if (!err && oversized)
+		err = set_up_large_arena(count);
+	if (!err)
+		err = mallctl("thread.arena", NULL, NULL, &first, sizeof(first));
+	return err;
+}
+
+/* ---- the start ----------------------------------------------------------- */
+
+/* These run before a fork after jemalloc's, whose locks are above ours. */
+static void fork_prepare(void)
+{
+	mapping_fork_prepare();
+	region_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+	region_fork_parent();
+	mapping_fork_done();
+}
+
+static void fork_child(void)
+{
+	region_fork_child();
+	mapping_fork_done();
+}
+
+static bool read_surroundings(struct topology *topology, char *const envp[])
+{
+	char error[512];
+
+	if (config_read(&preload.config, envp, error, sizeof(error)) ||
+	    topology_read(topology, TOPOLOGY_SYSFS, preload.config.hbm_nodes, error,
+			  sizeof(error))) {
+		say("%s; placement is off", error);
+		return false;
+	}
+	return choose_kinds();
+}
+
+static bool wants_hbm(void)
+{
+	return preload.heap_kind != REGION_DDR || preload.large_kind != REGION_DDR;
+}
+
+__attribute__((constructor(101))) static void init(int argc, char **argv, char **envp)
+{
+	static struct topology topology;
+	bool has_hbm;
+	int err;
+
+	(void)argc;
+	(void)argv;
+	/* The C library will set it to the same; jemalloc looks for MALLOC_CONF. */
+	if (!environ)
+		environ = envp;
+	if (!read_surroundings(&topology, envp))
+		return;
+	has_hbm = node_set_count(&topology.tier[FERRY_TIER_HBM]) > 0;
+	if (!has_hbm && wants_hbm() && !has_variable(envp, "FERRY_SAID_NO_HBM=1"))
+		say("this machine has no HBM; all memory is DDR");
+	region_init(&topology, preload.config.hbm_limit);
+	set_options();
+	/* Before jemalloc registers its handlers. */
+	if (pthread_atfork(fork_prepare, fork_parent, fork_child)) {
+		say("no memory for fork handlers; placement is off");
+		return;
+	}
+	err = set_up_arenas();
+	if (err) {
+		say("jemalloc's arenas cannot be placed: %s; placement is off",
+		    err == EBUSY ? "it was in use before Ferry started" : strerror(err));
+		return;
+	}
+	preload.place_mappings = has_hbm;
+	preload.active = true;
+	if (preload.config.stats)
+		summary_init();
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The preload library's parts.
+ *
+ * init.c     reads the environment before anything allocates, sets jemalloc's
+ *            options and gives its arenas their regions
+ * malloc.c   what jemalloc's malloc family lacks
+ * mapping.c  mmap(2) and its kin: places large private anonymous mappings
+ * direct.c   the system calls themselves, for the library's own use
+ * summary.c  what FERRY_STATS prints at exit
+ *
+ * init.c runs in one thread, before main() and before other libraries'
+ * constructors; afterwards `preload` does not change.
+ */
+#ifndef FERRY_PRELOAD_H
+#define FERRY_PRELOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "heap/region.h"
+#include "policy/config.h"
+
+/* The library hides what does not say that programs may see it. */
+#define EXPORT __attribute__((visibility("default")))
+
+struct preload {
+	bool active;                 /* false: placement is off */
+	struct config config;        /* as the environment has it */
+	enum region_kind heap_kind;  /* of allocations in general */
+	enum region_kind large_kind; /* of large ones, and of mappings */
+	size_t threshold; /* allocations from here on are large_kind; 0: all are
+			     heap_kind */
+	bool place_mappings;
+};
+
+extern struct preload preload;
+
+/* Writes a line "ferry: ..." to stderr. Keeps errno; allocates nothing. */
+__attribute__((format(printf, 1, 2))) void say(const char *format, ...);
+
+struct mapping_usage {
+	uint64_t placed, placed_bytes; /* ever */
+};
+void mapping_usage(struct mapping_usage *out);
+/* Whether a placed mapping that counts against the HBM limit is at @addr. */
+bool mapping_has(const void *addr);
+
+void mapping_fork_prepare(void);
+void mapping_fork_done(void);
+
+/* Prepares the summary that the library's destructor prints. */
+void summary_init(void);
+
+#endif /* FERRY_PRELOAD_H */

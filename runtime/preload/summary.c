@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The summary at exit: what was in use in each region, and on which nodes the
+ * kernel had its pages. Written with write(2) to a copy of stderr, since many
+ * programs close theirs before the libraries' destructors run. The exiting
+ * thread's; the tables are static, for nothing is allocated here.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "preload/preload.h"
+
+#define OWN_FD_LEAST 500 /* out of the way of what programs number themselves */
+#define PLACED       REGION_KINDS
+
+static int own_fd = -1;
+
+/* Bytes on each node: of the regions, then of recorded mappings. */
+static uint64_t resident[REGION_KINDS + 1][FERRY_MAX_NODES];
+
+static const char *const names[REGION_KINDS + 1] = {
+	[REGION_DDR] = "ddr region",
+	[REGION_HBM] = "hbm region",
+	[REGION_INTERLEAVE] = "interleaved region",
+	[PLACED] = "mappings in HBM",
+};
+
+void summary_init(void)
+{
+	own_fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, OWN_FD_LEAST);
+	if (own_fd < 0)
+		own_fd = STDERR_FILENO;
+}
+
+/* ---- numa_maps ----------------------------------------------------------- */
+
+/* "7f0000000000 prefer (many):1 anon=512 dirty=512 N0=3 N1=509 kernelpagesize_kB=4" */
+static void count_line(char *line)
+{
+	char *rest = line;
+	void *addr = (void *)strtoull(line, &rest, 16);
+	int kind = region_of(addr);
+
+	if (kind < 0) {
+		if (!mapping_has(addr))
+			return;
+		kind = PLACED;
+	}
+	for (char *word = strtok_r(rest, " ", &rest); word;
+	     word = strtok_r(NULL, " ", &rest)) {
+		char *value;
+		unsigned long node;
+
+		if (*word != 'N')
+			continue;
+		node = strtoul(word + 1, &value, 10);
+		if (value > word + 1 && *value == '=' && node < FERRY_MAX_NODES)
+			resident[kind][node] += strtoull(value + 1, NULL, 10) *
+						(uint64_t)sysconf(_SC_PAGESIZE);
+	}
+}
+
+/* false: this kernel has no nodes to tell of. */
+static bool count_pages(void)
+{
+	static char text[65536];
+	int fd = open("/proc/self/numa_maps", O_RDONLY | O_CLOEXEC);
+	size_t used = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		return false;
+	while ((n = read(fd, text + used, sizeof(text) - 1 - used)) > 0 ||
+	       (n < 0 && errno == EINTR)) {
+		char *line = text, *end;
+
+		used += n > 0 ? (size_t)n : 0;
+		text[used] = '\0';
+		while ((end = strchr(line, '\n'))) {
+			*end = '\0';
+			count_line(line);
+			line = end + 1;
+		}
+		used -= (size_t)(line - text);
+		memmove(text, line, used);
+		if (used == sizeof(text) - 1) /* no line is that long */
+			break;
+	}
+	close(fd);
+	return true;
+}
+
+/* ---- text ---------------------------------------------------------------- */
+
+struct line {
+	char text[1024];
+	size_t used;
+};
+
+__attribute__((format(printf, 2, 3))) static void add(struct line *line,
+						      const char *format, ...)
+{
+	va_list args;
+	int n;
+
+	va_start(args, format);
+	n = vsnprintf(line->text + line->used, sizeof(line->text) - line->used, format,
+		      args);
+	va_end(args);
+	if (n > 0 && (size_t)n < sizeof(line->text) - line->used)
+		line->used += (size_t)n;
+}
+
+static void add_size(struct line *line, uint64_t bytes)
+{
+	if (bytes >= UINT64_C(10) << 30)
+		add(line, "%.1f GiB", (double)bytes / (1 << 30));
+	else
+		add(line, "%.1f MiB", (double)bytes / (1 << 20));
+}
+
+static void begin(struct line *line)
+{
+	line->used = 0;
+	add(line, "ferry[%d]: ", (int)getpid());
+}
+
+static void end(struct line *line)
+{
+	size_t done = 0;
+
+	add(line, "\n");
+	while (done < line->used) {
+		ssize_t n = write(own_fd, line->text + done, line->used - done);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return;
+		done += (size_t)n;
+	}
+}
+
+static void print_kind(int kind, uint64_t bytes, bool has_nodes)
+{
+	struct line line;
+	bool any = false;
+
+	begin(&line);
+	add(&line, "%s: ", names[kind]);
+	add_size(&line, bytes);
+	add(&line, " in use");
+	for (int node = 0; has_nodes && node < FERRY_MAX_NODES; node++) {
+		if (!resident[kind][node])
+			continue;
+		add(&line, any ? ", node %d: " : "; on node %d: ", node);
+		add_size(&line, resident[kind][node]);
+		any = true;
+	}
+	end(&line);
+}
+
+static void print_head(const struct region_usage *usage)
+{
+	const struct config *config = &preload.config;
+	struct mapping_usage mappings;
+	struct line line;
+
+	mapping_usage(&mappings);
+	begin(&line);
+	add(&line, "policy %s", config_policy_name(config->policy));
+	if (preload.threshold) {
+		add(&line, " from ");
+		add_size(&line, preload.threshold);
+	}
+	if (config->hbm_limit != UINT64_MAX) {
+		add(&line, ", HBM limit ");
+		add_size(&line, config->hbm_limit);
+	}
+	add(&line, ", meant for HBM but beyond its limit: ");
+	add_size(&line, usage->overflow_bytes);
+	add(&line, ", mappings placed: %llu (", (unsigned long long)mappings.placed);
+	add_size(&line, mappings.placed_bytes);
+	add(&line, ")");
+	end(&line);
+	if (region_policy_error()) {
+		begin(&line);
+		add(&line, "a region has no memory policy: mbind: %s",
+		    strerror(-region_policy_error()));
+		end(&line);
+	}
+}
+
+__attribute__((destructor)) static void print_summary(void)
+{
+	struct region_usage usage;
+	uint64_t placed = 0;
+	bool has_nodes;
+
+	if (!preload.active || own_fd < 0)
+		return;
+	region_usage(&usage);
+	has_nodes = count_pages();
+	print_head(&usage);
+	for (int kind = 0; kind < REGION_KINDS; kind++) {
+		if (usage.used_bytes[kind])
+			print_kind(kind, usage.used_bytes[kind], has_nodes);
+		placed += kind == REGION_DDR ? 0 : usage.charged_bytes[kind];
+	}
+	if (placed)
+		print_kind(PLACED, placed, has_nodes);
+}

@@ -103,8 +103,9 @@ extent_hooks_t *extent_hooks(enum region_kind kind, bool strict)
 		{HOOKS, REGION_DDR, false},
 		{HOOKS, REGION_HBM, false},
 		{HOOKS, REGION_INTERLEAVE, false},
+		{HOOKS, REGION_METADATA, false},
 	};
-	static struct kind_hooks strict_hooks[REGION_KINDS] = {
+	static struct kind_hooks strict_hooks[REGION_PLACED] = {
 		{HOOKS, REGION_DDR, true},
 		{HOOKS, REGION_HBM, true},
 		{HOOKS, REGION_INTERLEAVE, true},

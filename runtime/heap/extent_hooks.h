@@ -11,6 +11,10 @@
  * with goes back to the region from a granule on; smaller pieces stay with the
  * arena, without their pages.
  *
+ * An arena is created with METADATA's hooks and then given those of its kind:
+ * jemalloc takes metadata from the former as long as the arena lives, and
+ * extents from the latter.
+ *
  * Safe from any thread; called by jemalloc with some of its locks held.
  */
 #ifndef FERRY_EXTENT_HOOKS_H

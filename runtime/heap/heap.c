@@ -21,11 +21,11 @@
 const char *je_malloc_conf_2_conf_harder = "retain:false,percpu_arena:disabled";
 
 /* Arenas are told apart by kind, and by whether they may overflow. */
-#define KINDS (2 * REGION_KINDS)
+#define KINDS (2 * REGION_PLACED)
 
 static unsigned int kind_index(enum region_kind kind, bool strict)
 {
-	return (unsigned int)kind + (strict ? REGION_KINDS : 0);
+	return (unsigned int)kind + (strict ? REGION_PLACED : 0);
 }
 
 /* ---- arenas -------------------------------------------------------------- */
@@ -52,14 +52,15 @@ static unsigned int arenas_each(void)
 /* jemalloc's index of a new arena + 1, or 0. */
 static unsigned int create_arena(unsigned int kind)
 {
-	extent_hooks_t *hooks = extent_hooks((enum region_kind)(kind % REGION_KINDS),
-					     kind >= REGION_KINDS);
+	extent_hooks_t *metadata = extent_hooks(REGION_METADATA, false);
+	extent_hooks_t *hooks = extent_hooks((enum region_kind)(kind % REGION_PLACED),
+					     kind >= REGION_PLACED);
 	char name[48];
 	unsigned int arena;
 	size_t size = sizeof(arena);
 
-	/* Hooks given at creation would serve the arena's metadata too. */
-	if (je_mallctl("arenas.create", &arena, &size, NULL, 0))
+	if (je_mallctl("arenas.create", &arena, &size, (void *)&metadata,
+		       sizeof(metadata)))
 		return 0;
 	snprintf(name, sizeof(name), "arena.%u.extent_hooks", arena);
 	if (je_mallctl(name, NULL, NULL, (void *)&hooks, sizeof(hooks)))
@@ -92,8 +93,8 @@ static unsigned int get_arena(unsigned int kind, unsigned int slot)
 
 static _Thread_local struct {
 	bool known, ended;
-	unsigned int slot;                 /* which of each kind's arenas */
-	unsigned int tcache[REGION_KINDS]; /* jemalloc's index + 1; 0: none */
+	unsigned int slot;                  /* which of each kind's arenas */
+	unsigned int tcache[REGION_PLACED]; /* jemalloc's index + 1; 0: none */
 } thread;
 
 static pthread_key_t thread_key;
@@ -103,7 +104,7 @@ static bool have_thread_key;
 static void end_thread(void *unused)
 {
 	(void)unused;
-	for (int kind = 0; kind < REGION_KINDS; kind++) {
+	for (int kind = 0; kind < REGION_PLACED; kind++) {
 		unsigned int tcache = thread.tcache[kind] - 1;
 
 		if (thread.tcache[kind])
@@ -184,7 +185,7 @@ static unsigned int meant_kind(void *ptr)
 				if (atomic_load_explicit(&arenas[kind][slot],
 							 memory_order_relaxed) ==
 				    arena + 1)
-					return kind % REGION_KINDS;
+					return kind % REGION_PLACED;
 	return (unsigned int)region_of(ptr);
 }
 

@@ -108,7 +108,7 @@ int region_apply_policy(void *addr, size_t len, enum region_kind kind, unsigned 
 {
 	const struct region *region = &regions[kind];
 
-	if (!has_policy)
+	if (!has_policy || kind == REGION_METADATA)
 		return 0;
 	/* The kernel takes one bit less than it is told of. */
 	if (syscall(SYS_mbind, addr, len, region->mode, region->nodes.word,
@@ -174,6 +174,8 @@ static bool reserve(enum region_kind kind, size_t need)
 	}
 	if (!start)
 		return false;
+	if (kind == REGION_METADATA) /* where the kernel knows huge pages */
+		madvise((void *)start, size, MADV_NOHUGEPAGE);
 	err = region_apply_policy((void *)start, size, kind, 0);
 	if (err)
 		atomic_store_explicit(&policy_error, err, memory_order_relaxed);
@@ -378,10 +380,10 @@ void region_uncharge(enum region_kind kind, size_t bytes)
 void region_usage(struct region_usage *out)
 {
 	pthread_mutex_lock(&lock);
-	for (int kind = 0; kind < REGION_KINDS; kind++) {
+	for (int kind = 0; kind < REGION_KINDS; kind++)
 		out->used_bytes[kind] = regions[kind].used_bytes;
+	for (int kind = 0; kind < REGION_PLACED; kind++)
 		out->charged_bytes[kind] = regions[kind].charged_bytes;
-	}
 	out->overflow_bytes = overflow_bytes;
 	pthread_mutex_unlock(&lock);
 }

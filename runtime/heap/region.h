@@ -23,6 +23,8 @@
  *               one nearest to the touching CPU and goes on to others when full
  *   INTERLEAVE  MPOL_INTERLEAVE over the nodes of both tiers
  * Without HBM there is nothing to choose, and the regions have no policy.
+ *   METADATA    jemalloc's own: no policy, and no huge pages, because each
+ *               arena has a granule of it and uses some pages of that
  *
  * One mutex guards all regions. It is taken below jemalloc's locks, and
  * nothing else is taken and no allocation made while it is held.
@@ -39,7 +41,14 @@
 
 #define GRANULE_SIZE ((size_t)2 << 20)
 
-enum region_kind { REGION_DDR, REGION_HBM, REGION_INTERLEAVE, REGION_KINDS };
+enum region_kind {
+	REGION_DDR,
+	REGION_HBM,
+	REGION_INTERLEAVE,
+	REGION_PLACED, /* the number of those above */
+	REGION_METADATA = REGION_PLACED,
+	REGION_KINDS
+};
 
 /*
  * @hbm_limit: most bytes of HBM in use at once, UINT64_MAX for no limit. HBM's
@@ -102,9 +111,9 @@ int region_apply_policy(void *addr, size_t len, enum region_kind kind,
 int region_policy_error(void);
 
 struct region_usage {
-	size_t used_bytes[REGION_KINDS];    /* cut out of each region */
-	size_t charged_bytes[REGION_KINDS]; /* mappings outside */
-	size_t overflow_bytes;              /* meant for HBM, answered by DDR, ever */
+	size_t used_bytes[REGION_KINDS];     /* cut out of each region */
+	size_t charged_bytes[REGION_PLACED]; /* mappings outside */
+	size_t overflow_bytes;               /* meant for HBM, answered by DDR, ever */
 };
 void region_usage(struct region_usage *out);
 

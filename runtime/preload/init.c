@@ -6,9 +6,8 @@
  * constructor has not run then: no stdio streams, and the environment comes as
  * an argument.
  *
- * Each automatic arena gets the hooks of one region. Its metadata does not, as
- * hooks set after an arena's creation serve only its extents. With a threshold
- * jemalloc's arena for oversized allocations gets those of the other region.
+ * Each automatic arena gets the hooks of one region. With a threshold jemalloc's
+ * arena for oversized allocations gets those of the other region.
  */
 #include <errno.h>
 #include <jemalloc/jemalloc.h>
@@ -29,9 +28,13 @@
 #define OVERSIZED   ((size_t)8 << 20)
 #define SMALL_MOST  ((size_t)14 << 10)
 
-/* jemalloc's own default is four arenas for each CPU. Setting them up takes time. */
+/*
+ * jemalloc's own default is four arenas for each CPU. To set one up takes some
+ * 22 pages, and 50 us where page faults are slow, at the start of each process:
+ * many CPUs share. MALLOC_CONF=narenas:N says otherwise.
+ */
 #define ARENAS_EACH_CPU 4
-#define ARENAS_ENOUGH   64
+#define ARENAS_MOST     32
 
 struct preload preload;
 
@@ -117,13 +120,11 @@ static bool choose_kinds(void)
  */
 static void set_options(void)
 {
-	unsigned int cpus = cpu_count();
-	unsigned int arenas = cpus * ARENAS_EACH_CPU;
+	unsigned int arenas = cpu_count() * ARENAS_EACH_CPU;
 	size_t cached = preload.threshold > CACHED_MOST ? CACHED_MOST : SMALL_MOST;
 
-	if (arenas > ARENAS_ENOUGH)
-		arenas = cpus > ARENAS_ENOUGH ? cpus : ARENAS_ENOUGH;
-	snprintf(defaults, sizeof(defaults), "narenas:%u", arenas);
+	snprintf(defaults, sizeof(defaults), "narenas:%u",
+		 arenas < ARENAS_MOST ? arenas : ARENAS_MOST);
 	if (preload.threshold)
 		snprintf(musts, sizeof(musts),
 			 "retain:false,percpu_arena:disabled,oversize_threshold:%zu,"
@@ -144,15 +145,13 @@ static int set_of_arena(unsigned int arena, const char *name, void *value, size_
 	return mallctl(full, NULL, NULL, value, size);
 }
 
-/* Creates an arena, as taking it for this thread does, and gives it its region. */
-static int set_up_arena(unsigned int arena, enum region_kind kind)
+/* Gives an arena its region. */
+static int place_arena(unsigned int arena, enum region_kind kind)
 {
 	extent_hooks_t *hooks = extent_hooks(kind, false);
 	size_t oversized = OVERSIZED;
-	int err = mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
+	int err = set_of_arena(arena, "extent_hooks", (void *)&hooks, sizeof(hooks));
 
-	if (!err)
-		err = set_of_arena(arena, "extent_hooks", (void *)&hooks, sizeof(hooks));
 	/*
 	 * jemalloc gives freed extents back at once from the oversize threshold
 	 * on. Where that is our threshold, it would hurt all arenas.
@@ -163,16 +162,35 @@ static int set_up_arena(unsigned int arena, enum region_kind kind)
 	return err;
 }
 
+/* An automatic arena is created when its hooks are first set. */
+static int set_up_arena(unsigned int arena)
+{
+	extent_hooks_t *metadata = extent_hooks(REGION_METADATA, false);
+	int err = 0;
+
+	if (arena) /* the first is there already */
+		err = set_of_arena(arena, "extent_hooks", (void *)&metadata,
+				   sizeof(metadata));
+	return err ? err : place_arena(arena, preload.heap_kind);
+}
+
 /*
  * jemalloc's arena for oversized allocations, which follows the automatic
- * ones. It gives back at once what is freed, as jemalloc itself would set it
- * up, unless a small threshold sends it allocations that come and go.
+ * ones, and is created when a thread is given it. It gives back at once what is freed, as
+ * jemalloc itself would set it up, unless a small threshold sends it allocations that
+ * come and go.
  */
 static int set_up_large_arena(unsigned int arena)
 {
 	ssize_t decay, at_once = 0;
 	size_t size = sizeof(decay);
-	int err = set_up_arena(arena, preload.large_kind);
+	unsigned int first = 0;
+	int err = mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
+
+	if (!err)
+		err = mallctl("thread.arena", NULL, NULL, &first, sizeof(first));
+	if (!err)
+		err = place_arena(arena, preload.large_kind);
 
 	if (err || (preload.threshold && preload.threshold < OVERSIZED) ||
 	    mallctl("arenas.dirty_decay_ms", &decay, &size, NULL, 0) || decay <= 0)
@@ -183,7 +201,7 @@ static int set_up_large_arena(unsigned int arena)
 /* 0 or an errno. EBUSY: jemalloc's options were read before they were set. */
 static int set_up_arenas(void)
 {
-	unsigned int count, first = 0;
+	unsigned int count;
 	size_t oversized, size = sizeof(oversized);
 	bool retain;
 	int err = mallctl("opt.oversize_threshold", &oversized, &size, NULL, 0);
@@ -197,11 +215,9 @@ static int set_up_arenas(void)
 	if (!err)
 		err = mallctl("opt.narenas", &count, &size, NULL, 0);
 	for (unsigned int arena = 0; !err && arena < count; arena++)
-		err = set_up_arena(arena, preload.heap_kind);
+		err = set_up_arena(arena);
 	if (!err && oversized)
 		err = set_up_large_arena(count);
-	if (!err)
-		err = mallctl("thread.arena", NULL, NULL, &first, sizeof(first));
 	return err;
 }
 

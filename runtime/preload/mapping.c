@@ -30,7 +30,7 @@ static _Thread_local volatile bool inside /* this thread is within the lock */
 	__attribute__((tls_model("initial-exec")));
 
 /* Of the kinds that take HBM. Whether there are any is read without the lock. */
-static struct range_set recorded[REGION_KINDS];
+static struct range_set recorded[REGION_PLACED];
 static atomic_bool any_recorded;
 
 static atomic_ullong placed, placed_bytes;
@@ -61,7 +61,7 @@ static void leave(void)
 /* Within the lock: what the kernel has unmapped no longer counts. */
 static void forget(const void *addr, size_t len)
 {
-	for (int kind = REGION_HBM; kind < REGION_KINDS; kind++) {
+	for (int kind = REGION_HBM; kind < REGION_PLACED; kind++) {
 		size_t removed;
 
 		/* On the rare -ENOMEM it goes on counting. */
@@ -169,7 +169,7 @@ static void follow(void *old_addr, size_t old_len, void *addr, size_t len)
 	old_len = page_up(old_len);
 	len = page_up(len);
 	kept = len < old_len ? len : old_len;
-	for (int kind = REGION_HBM; kind < REGION_KINDS; kind++) {
+	for (int kind = REGION_HBM; kind < REGION_PLACED; kind++) {
 		if (!range_set_overlap(&recorded[kind], old_start, old_start + old_len))
 			continue;
 		forget(old_addr, old_len);
@@ -217,7 +217,7 @@ bool mapping_has(const void *addr)
 	bool has = false;
 
 	enter();
-	for (int kind = REGION_HBM; kind < REGION_KINDS; kind++)
+	for (int kind = REGION_HBM; kind < REGION_PLACED; kind++)
 		has |= range_set_overlap(&recorded[kind], (uintptr_t)addr,
 					 (uintptr_t)addr + 1) > 0;
 	leave();

@@ -15,19 +15,19 @@
 
 #include "preload/preload.h"
 
-#define OWN_FD_LEAST 500 /* out of the way of what programs number themselves */
-#define PLACED       REGION_KINDS
+#define MAPPINGS     REGION_PLACED /* follows the regions in the tables */
+#define OWN_FD_LEAST 500           /* out of the way of what programs number themselves */
 
 static int own_fd = -1;
 
 /* Bytes on each node: of the regions, then of recorded mappings. */
-static uint64_t resident[REGION_KINDS + 1][FERRY_MAX_NODES];
+static uint64_t resident[MAPPINGS + 1][FERRY_MAX_NODES];
 
-static const char *const names[REGION_KINDS + 1] = {
+static const char *const names[MAPPINGS + 1] = {
 	[REGION_DDR] = "ddr region",
 	[REGION_HBM] = "hbm region",
 	[REGION_INTERLEAVE] = "interleaved region",
-	[PLACED] = "mappings in HBM",
+	[MAPPINGS] = "mappings in HBM",
 };
 
 void summary_init(void)
@@ -46,10 +46,10 @@ static void count_line(char *line)
 	void *addr = (void *)strtoull(line, &rest, 16);
 	int kind = region_of(addr);
 
-	if (kind < 0) {
+	if (kind < 0 || kind == REGION_METADATA) {
 		if (!mapping_has(addr))
 			return;
-		kind = PLACED;
+		kind = MAPPINGS;
 	}
 	for (char *word = strtok_r(rest, " ", &rest); word;
 	     word = strtok_r(NULL, " ", &rest)) {
@@ -207,11 +207,11 @@ __attribute__((destructor)) static void print_summary(void)
 	region_usage(&usage);
 	has_nodes = count_pages();
 	print_head(&usage);
-	for (int kind = 0; kind < REGION_KINDS; kind++) {
+	for (int kind = 0; kind < REGION_PLACED; kind++) {
 		if (usage.used_bytes[kind])
 			print_kind(kind, usage.used_bytes[kind], has_nodes);
 		placed += kind == REGION_DDR ? 0 : usage.charged_bytes[kind];
 	}
 	if (placed)
-		print_kind(PLACED, placed, has_nodes);
+		print_kind(MAPPINGS, placed, has_nodes);
 }

@@ -94,14 +94,14 @@ static void random_cuts(void)
 		int kind;
 	} own[ALLOCATIONS] = {0};
 	struct region_usage usage;
-	size_t used[REGION_KINDS] = {0};
+	size_t used[REGION_PLACED] = {0};
 
 	region_init(machine(1, 1), UINT64_MAX);
 	srand(2);
 	for (int i = 0; i < 20000; i++) {
 		int slot = rand() % ALLOCATIONS;
 		size_t alignment = PAGE << rand() % 11;
-		int kind = rand() % REGION_KINDS;
+		int kind = rand() % REGION_PLACED;
 
 		if (own[slot].addr) {
 			CHECK(own[slot].addr[0] == (char)slot);
@@ -126,7 +126,7 @@ static void random_cuts(void)
 		used[kind] += own[slot].size;
 	}
 	region_usage(&usage);
-	for (int kind = 0; kind < REGION_KINDS; kind++)
+	for (int kind = 0; kind < REGION_PLACED; kind++)
 		CHECK(usage.used_bytes[kind] == used[kind]);
 	CHECK(usage.overflow_bytes == 0);
 }
@@ -321,7 +321,7 @@ static void *cut_and_free(void *seed)
 	for (int i = 0; i < 3000; i++) {
 		size_t size = PAGE * (1 + (size_t)rand_r(&random) % 700);
 		enum region_kind kind =
-			(enum region_kind)((size_t)rand_r(&random) % REGION_KINDS);
+			(enum region_kind)((size_t)rand_r(&random) % REGION_PLACED);
 		uintptr_t *addr = region_alloc(kind, size, PAGE, false);
 
 		CHECK(addr && !*addr);
@@ -354,7 +354,7 @@ static void threads_and_fork(void)
 	for (size_t i = 0; i < 4; i++)
 		pthread_join(thread[i], NULL);
 	region_usage(&usage);
-	for (int kind = 0; kind < REGION_KINDS; kind++)
+	for (int kind = 0; kind < REGION_PLACED; kind++)
 		CHECK(usage.used_bytes[kind] == 0);
 }
 

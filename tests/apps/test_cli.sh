@@ -1,41 +1,11 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Proves what ferry(1) says of the command: `ferry run` becomes the program with the right environment and refuses
-# what is wrong before it runs; `ferry info` tells what sysfs tells.
+# Proves what ferry(1) says of the command and of `ferry run`: it becomes the program with the right environment, and
+# refuses what is wrong before anything runs.
 # Usage: test_cli.sh FERRY STUB STATIC    (the command, a library to preload, a static program that exits with 3)
-set -uo pipefail
+. "$(dirname "$0")/cli_checks.sh"
 ferry=$1 stub=$2 static=$3
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-unset LD_PRELOAD "${!FERRY_@}"
 export FERRY_PRELOAD_LIB=$stub
-# A command built with AddressSanitizer is preloaded into here.
-export ASAN_OPTIONS=verify_asan_link_order=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}
-failures=0
-
-fail() {
-	echo "FAIL line ${BASH_LINENO[1]}: $*"
-	sed 's/^/  stdout: /' "$tmp/out"
-	sed 's/^/  stderr: /' "$tmp/err"
-	failures=$((failures + 1))
-}
-
-# check STATUS COMMAND...: runs it; its output is then in $tmp/out and $tmp/err.
-check() {
-	local want=$1 status
-	shift
-	{
-		"$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-		status=$?
-	} 2>/dev/null # bash's word on a killed program
-	[ "$status" = "$want" ] || fail "status $status instead of $want: $*"
-}
-out() { grep -qE -- "$1" "$tmp/out" || fail "stdout lacks /$1/"; }
-err() { grep -qE -- "$1" "$tmp/err" || fail "stderr lacks /$1/"; }
-no_err() { ! grep -qE -- "$1" "$tmp/err" || fail "stderr has /$1/"; }
-is() { [ "$(cat "$tmp/out")" = "$1" ] || fail "stdout is not '$1'"; }
-
-has_hbm() { "$ferry" info --json | grep -q '"hbm_source": "\(hmat\|assumed\)"'; }
 
 # ---- help and usage
 
@@ -174,53 +144,5 @@ check 0 "$ferry" run --hbm-nodes '' "$ferry" run true
 [ "$(wc -l <"$tmp/err")" = 1 ] || fail "said twice"
 check 0 "$ferry" run --hbm-nodes '' --policy ddr true
 no_err HBM
-if has_hbm; then
-	check 0 "$ferry" run true
-	no_err HBM
-fi
 
-# ---- info
-
-check 0 "$ferry" info
-out '^tier +nodes'
-out "on Linux $(uname -r)\$"
-out '^engine +(kmod|syscall): .'
-check 0 "$ferry" info --json
-cp "$tmp/out" "$tmp/info.json"
-python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --json and sysfs differ"
-import glob, json, os, re, sys
-info = json.load(open(sys.argv[1]))
-assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "userfaultfd",
-                      "io_uring", "numa_balancing", "preferred_many", "advice"], list(info)
-assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
-seen = {}
-for path in glob.glob("/sys/devices/system/node/node[0-9]*"):
-    total = int(re.search(r"MemTotal: *(\d+)", open(path + "/meminfo").read())[1]) * 1024
-    if total:
-        seen[int(path.rsplit("node", 1)[1])] = (path, total)
-nodes = {node["id"]: node for node in info["nodes"]}
-assert set(nodes) == set(seen or {0}), (nodes, seen)
-for number, (path, total) in seen.items():
-    node = nodes[number]
-    assert node["has_cpu"] == bool(open(path + "/cpulist").read().strip()), node
-    # a virtual machine's memory may grow meanwhile
-    assert abs(node["total_bytes"] - total) < total / 2, (node, total)
-    bandwidth = f"{path}/access1/initiators/read_bandwidth"
-    told = int(open(bandwidth).read()) if os.path.exists(bandwidth) else None
-    assert node["read_bandwidth_mbps"] == told, (node, told)
-for tier in info["tiers"]:
-    members = [node for node in info["nodes"] if node["tier"] == tier["name"]]
-    assert tier["nodes"] == [node["id"] for node in members]
-    assert tier["total_bytes"] == sum(node["total_bytes"] for node in members)
-missing = {advice["about"] for advice in info["advice"]}
-assert ("module" in missing) == (info["module"]["state"] != "ready")
-assert ("module" in missing) == (not os.access("/dev/ferry", os.R_OK))
-assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
-PYTHON
-if has_hbm; then
-	check 0 env FERRY_HBM_NODES= "$ferry" info --json
-	out '"hbm_source": "none"'
-fi
-
-echo "$failures failures"
-[ "$failures" = 0 ]
+finish

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash disable=SC2034,SC2054,SC2154
-# QEMU's arguments for tests/guest/run: the machine, its nodes, distances and HMAT. Sourced; uses the runner's variables.
+# QEMU's arguments for tests/guest/run: the machine, its nodes, distances and HMAT. Sourced, with the runner's variables.
 
 # A memory hot-plug block of x86-64: nodes that do not share one are simple to reason about.
 readonly block=$((128 << 20))

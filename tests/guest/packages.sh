@@ -125,7 +125,7 @@ prepare_kernel()
 	for release in $(with_headers "$1"); do
 		find_image "$release" && return
 	done
-	with_cache_locked get_kernel "$1" || die "no Debian kernel $1 could be had"
+	with_cache_locked get_kernel "$1" || exit 2
 	for release in $(with_headers "$1"); do
 		find_image "$release" && return
 	done

@@ -36,6 +36,7 @@ static const char help[] =
 	"      threshold   to HBM what is allocated in pieces of at least --min-size\n"
 	"  --min-size SIZE    threshold's least size, and the least private anonymous\n"
 	"                     mmap(2) that is placed at all                 (1M)\n"
+	"                     threshold takes 16K or more\n"
 	"  --hbm-limit SIZE   most HBM that each process takes              (no limit)\n"
 	"  --hbm-nodes NODES  these nodes are the HBM: \"1\", \"2-3\", \"!0\"; \"\" for "
 	"none\n"

@@ -144,6 +144,20 @@ static const char *find_variable(char *const envp[], const char *name)
 	return NULL;
 }
 
+/* What holds between variables. */
+static int check(const struct config *config, char *const envp[], char *error,
+		 size_t error_size)
+{
+	if (config->policy != POLICY_THRESHOLD || config->min_size >= THRESHOLD_LEAST)
+		return 0;
+	snprintf(error, error_size,
+		 "FERRY_MIN_SIZE=\"%s\" is too small for FERRY_POLICY=threshold; "
+		 "allowed: %zuK or "
+		 "more",
+		 find_variable(envp, "FERRY_MIN_SIZE"), THRESHOLD_LEAST >> 10);
+	return -EINVAL;
+}
+
 int config_read(struct config *out, char *const envp[], char *error, size_t error_size)
 {
 	struct config config = defaults;
@@ -159,6 +173,8 @@ int config_read(struct config *out, char *const envp[], char *error, size_t erro
 			return -EINVAL;
 		}
 	}
+	if (check(&config, envp, error, error_size))
+		return -EINVAL;
 	*out = config;
 	return 0;
 }

@@ -5,7 +5,8 @@
  *
  *   FERRY_POLICY     ddr | hbm | interleave | threshold      (default ddr)
  *   FERRY_MIN_SIZE   SIZE: threshold's least size that goes to HBM, and the
- *                    least private anonymous mmap that is placed (1M)
+ *                    least private anonymous mmap that is placed (1M);
+ *                    threshold takes 16K or more
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
  *   FERRY_HBM_NODES  nodestring: these nodes are the HBM     (default: found)
  *   FERRY_ENGINE     auto | kmod | syscall                   (default auto)
@@ -32,11 +33,15 @@ enum policy_kind {
 	POLICY_THRESHOLD,
 };
 
+/* Smaller ones are jemalloc's small size classes, which share pages, and a page is in one
+ * tier. */
+#define THRESHOLD_LEAST ((size_t)16 << 10)
+
 enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_SYSCALL };
 
 struct config {
 	enum policy_kind policy;
-	size_t min_size;       /* bytes */
+	size_t min_size;       /* bytes; THRESHOLD_LEAST or more with POLICY_THRESHOLD */
 	uint64_t hbm_limit;    /* bytes; UINT64_MAX: none */
 	const char *hbm_nodes; /* unparsed, NULL: not set */
 	enum engine_choice engine;

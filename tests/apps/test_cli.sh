@@ -68,6 +68,7 @@ refused() {
 refused '--policy: FERRY_POLICY="fast".*ddr, hbm, interleave or threshold' "$ferry" run --policy fast
 refused '--min-size: FERRY_MIN_SIZE="1Q".*K, M, G or T' "$ferry" run --min-size 1Q
 refused '--hbm-limit: FERRY_HBM_LIMIT="".*K, M, G or T' "$ferry" run --hbm-limit ''
+refused 'FERRY_MIN_SIZE="4K" is too small.*16K or more' "$ferry" run --policy threshold --min-size 4K
 refused 'FERRY_HBM_NODES="77" names a node' "$ferry" run --hbm-nodes 77
 refused 'FERRY_HBM_NODES="\+0" is not a list' "$ferry" run --hbm-nodes +0
 refused 'FERRY_HBM_NODES="all" leaves no node for DDR' "$ferry" run --hbm-nodes all

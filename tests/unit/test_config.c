@@ -176,6 +176,24 @@ static void wrong_values(void **state)
 	}
 }
 
+static void threshold_takes_large_sizes_only(void **state)
+{
+	char *envp[] = {(char *)"FERRY_MIN_SIZE=16383", (char *)"FERRY_POLICY=threshold",
+			NULL};
+	struct config config;
+
+	(void)state;
+	assert_int_equal(config_read(&config, envp, error, sizeof(error)), -EINVAL);
+	assert_defaults(&config);
+	assert_non_null(strstr(error, "FERRY_MIN_SIZE=\"16383\""));
+	assert_non_null(strstr(error, "16K or more"));
+	envp[0] = (char *)"FERRY_MIN_SIZE=16K";
+	assert_int_equal(config_read(&config, envp, error, sizeof(error)), 0);
+	assert_int_equal(config.min_size, THRESHOLD_LEAST);
+	/* other policies take it for mmap only */
+	assert_int_equal(read_one(&config, "FERRY_MIN_SIZE=4K"), 0);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -185,6 +203,7 @@ int main(void)
 		cmocka_unit_test(policies_by_name),
 		cmocka_unit_test(wrong_values),
 		cmocka_unit_test(an_empty_node_list_is_a_value),
+		cmocka_unit_test(threshold_takes_large_sizes_only),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;

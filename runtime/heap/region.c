@@ -40,7 +40,7 @@ static struct region {
 	struct range_set free;          /* open and not in use */
 	uintptr_t opened, reserved_end; /* of the latest reservation */
 	size_t reserved_bytes;
-	size_t used_bytes, charged_bytes;
+	size_t used_bytes, peak_bytes, charged_bytes;
 
 	/* never change after region_init() */
 	int mode;
@@ -241,6 +241,15 @@ static void uncharge_units(enum region_kind kind, size_t bytes)
 	hbm_units -= (uint64_t)bytes * regions[kind].hbm_weight;
 }
 
+static void count_use(enum region_kind kind, size_t bytes)
+{
+	struct region *region = &regions[kind];
+
+	region->used_bytes += bytes;
+	if (region->used_bytes > region->peak_bytes)
+		region->peak_bytes = region->used_bytes;
+}
+
 /* 0: over the HBM limit and @strict, or no space. */
 static uintptr_t cut(enum region_kind kind, size_t size, size_t alignment, bool strict)
 {
@@ -259,7 +268,7 @@ static uintptr_t cut(enum region_kind kind, size_t size, size_t alignment, bool 
 	if (!start && open_more(kind, need))
 		start = range_set_take(&regions[kind].free, size, alignment);
 	if (start)
-		regions[kind].used_bytes += size;
+		count_use(kind, size);
 	else
 		uncharge_units(kind, size);
 	return start;
@@ -330,7 +339,7 @@ bool region_extend(void *addr, size_t size)
 	    charge_units((enum region_kind)kind, size)) {
 		done = !range_set_remove(&region->free, start, end, NULL);
 		if (done)
-			region->used_bytes += size;
+			count_use((enum region_kind)kind, size);
 		else
 			uncharge_units((enum region_kind)kind, size);
 	}
@@ -380,8 +389,10 @@ void region_uncharge(enum region_kind kind, size_t bytes)
 void region_usage(struct region_usage *out)
 {
 	pthread_mutex_lock(&lock);
-	for (int kind = 0; kind < REGION_KINDS; kind++)
+	for (int kind = 0; kind < REGION_KINDS; kind++) {
 		out->used_bytes[kind] = regions[kind].used_bytes;
+		out->peak_bytes[kind] = regions[kind].peak_bytes;
+	}
 	for (int kind = 0; kind < REGION_PLACED; kind++)
 		out->charged_bytes[kind] = regions[kind].charged_bytes;
 	out->overflow_bytes = overflow_bytes;

@@ -112,6 +112,7 @@ int region_policy_error(void);
 
 struct region_usage {
 	size_t used_bytes[REGION_KINDS];     /* cut out of each region */
+	size_t peak_bytes[REGION_KINDS];     /* the most of it at once */
 	size_t charged_bytes[REGION_PLACED]; /* mappings outside */
 	size_t overflow_bytes;               /* meant for HBM, answered by DDR, ever */
 };

@@ -4,7 +4,6 @@
  * that is inside the library, jemalloc included, while programs see mapping.c's.
  * No state.
  */
-#include <stdarg.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>

@@ -146,7 +146,7 @@ static void end(struct line *line)
 	}
 }
 
-static void print_kind(int kind, uint64_t bytes, bool has_nodes)
+static void print_kind(int kind, uint64_t bytes, uint64_t peak, bool has_nodes)
 {
 	struct line line;
 	bool any = false;
@@ -155,6 +155,11 @@ static void print_kind(int kind, uint64_t bytes, bool has_nodes)
 	add(&line, "%s: ", names[kind]);
 	add_size(&line, bytes);
 	add(&line, " in use");
+	if (peak) {
+		add(&line, ", ");
+		add_size(&line, peak);
+		add(&line, " at most");
+	}
 	for (int node = 0; has_nodes && node < FERRY_MAX_NODES; node++) {
 		if (!resident[kind][node])
 			continue;
@@ -208,10 +213,11 @@ __attribute__((destructor)) static void print_summary(void)
 	has_nodes = count_pages();
 	print_head(&usage);
 	for (int kind = 0; kind < REGION_PLACED; kind++) {
-		if (usage.used_bytes[kind])
-			print_kind(kind, usage.used_bytes[kind], has_nodes);
+		if (usage.peak_bytes[kind])
+			print_kind(kind, usage.used_bytes[kind], usage.peak_bytes[kind],
+				   has_nodes);
 		placed += kind == REGION_DDR ? 0 : usage.charged_bytes[kind];
 	}
 	if (placed)
-		print_kind(MAPPINGS, placed, has_nodes);
+		print_kind(MAPPINGS, placed, 0, has_nodes);
 }

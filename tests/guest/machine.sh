@@ -78,7 +78,9 @@ machine_arguments()
 {
 	local kernel_args machine=q35 cpu=max
 
-	kernel_args="console=ttyS0 nokaslr panic=-1 oops=panic sysrq_always_enabled$append"
+	# Emulated CPUs share the host's with whatever else runs there: a wait of seconds is no stall.
+	kernel_args="console=ttyS0 nokaslr panic=-1 oops=panic sysrq_always_enabled"
+	kernel_args+=" rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60$append"
 	[[ $topology = one ]] || machine+=,hmat=on
 	# A socket each, for the kernel warns of one last level cache on two nodes.
 	qemu=(qemu-system-x86_64 -machine "$machine" -m "$(((ddr_node + hbm_node) * clusters >> 20))M"

@@ -54,7 +54,7 @@ static int check_extent(u64 *addr, u64 len)
 
 	if (!len || !IS_ALIGNED(start, PAGE_SIZE) || !IS_ALIGNED(len, PAGE_SIZE))
 		return -EINVAL;
-	if (check_add_overflow(start, len, &end))
+	if (check_add_overflow(start, len, &end) || end > TASK_SIZE_MAX)
 		return -EINVAL;
 	*addr = start;
 	return 0;
@@ -227,10 +227,8 @@ int ferry_query_read(struct ferry_ioc_query *query, const void __user *src)
 	case FERRY_QUERY_COUNTS:
 		if (!query->nr_nodes || query->nr_nodes > FERRY_MAX_NODES)
 			return -EINVAL;
-		/* The pages of a granule are counted in 32 bits. */
 		if (!is_power_of_2(query->granule_bytes) ||
-		    query->granule_bytes < PAGE_SIZE ||
-		    query->granule_bytes >> PAGE_SHIFT > U32_MAX)
+		    query->granule_bytes < PAGE_SIZE)
 			return -EINVAL;
 		break;
 	default:

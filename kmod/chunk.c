@@ -81,7 +81,8 @@ static enum action judge_folio(struct ferry_chunk *chunk, unsigned int i,
 	/* Small, so this counts the page tables that map it. */
 	bool others = atomic_read(&folio->_mapcount) > 0 && !chunk->shared;
 	bool apart = others || folio_test_ksm(folio) ||
-		     folio_maybe_dma_pinned(folio);
+		     folio_maybe_dma_pinned(folio) ||
+		     folio_test_hwpoison(folio);
 
 	if (folio_nid(folio) == chunk->node)
 		return settle(chunk, i, FERRY_ALREADY,
@@ -93,6 +94,14 @@ static enum action judge_folio(struct ferry_chunk *chunk, unsigned int i,
 		return ACTION_APART;
 	chunk->pfn[i] = folio_pfn(folio);
 	return ACTION_MOVE;
+}
+
+/* A page of a huge page: migrate_vma skips it, or must not see it. */
+static enum action judge_huge(struct ferry_chunk *chunk, unsigned int i,
+			      struct page *page)
+{
+	return settle(chunk, i, page_to_nid(page) == chunk->node ?
+		      FERRY_ALREADY : FERRY_HUGE, ACTION_SKIP);
 }
 
 /* What to do with a page that is not settled, by its page table entry */
@@ -113,7 +122,7 @@ static enum action judge(struct ferry_chunk *chunk, unsigned int i, pte_t pte)
 	if (is_zone_device_page(page) || !PageAnon(page))
 		return settle(chunk, i, FERRY_UNSUPPORTED, ACTION_APART);
 	if (PageCompound(page))
-		return settle(chunk, i, FERRY_HUGE, ACTION_SKIP);
+		return judge_huge(chunk, i, page);
 	return judge_folio(chunk, i, page_folio(page));
 }
 
@@ -134,6 +143,11 @@ static enum action action_of_settled(enum ferry_outcome outcome)
 	}
 }
 
+static enum action judge_moving(struct ferry_chunk *chunk, unsigned int i)
+{
+	return ACTION_APART;
+}
+
 static void scan_alike(struct ferry_chunk *chunk,
 		       enum action (*judge_one)(struct ferry_chunk *,
 						unsigned int))
@@ -145,14 +159,19 @@ static void scan_alike(struct ferry_chunk *chunk,
 			chunk->action[i] = judge_one(chunk, i);
 }
 
-static enum action judge_huge(struct ferry_chunk *chunk, unsigned int i)
+/* All pages are in one huge page. */
+static void scan_huge(struct ferry_chunk *chunk, struct page *head)
 {
-	return settle(chunk, i, FERRY_HUGE, ACTION_SKIP);
-}
+	unsigned int i;
 
-static enum action judge_moving(struct ferry_chunk *chunk, unsigned int i)
-{
-	return ACTION_APART;
+	/* The huge zero page is a hole; it alone belongs to nothing. */
+	if (!READ_ONCE(head->mapping)) {
+		scan_alike(chunk, judge_hole);
+		return;
+	}
+	for (i = 0; i < chunk->nr; i++)
+		if (chunk->outcome[i] == FERRY_PENDING)
+			chunk->action[i] = judge_huge(chunk, i, head);
 }
 
 static void scan_table(pte_t *pte, void *arg)
@@ -180,11 +199,7 @@ static unsigned int scan(struct ferry_chunk *chunk, struct mm_struct *mm)
 		scan_alike(chunk, judge_hole);
 		break;
 	case FERRY_LEVEL_HUGE:
-		/* The huge zero page is a hole; it alone belongs to nothing. */
-		if (READ_ONCE(pfn_to_page(spot.pfn)->mapping))
-			scan_alike(chunk, judge_huge);
-		else
-			scan_alike(chunk, judge_hole);
+		scan_huge(chunk, pfn_to_page(spot.pfn));
 		break;
 	case FERRY_LEVEL_MOVING:
 		scan_alike(chunk, judge_moving);

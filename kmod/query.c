@@ -169,7 +169,8 @@ static int put_counts(struct answer *answer, unsigned long addr,
 		int err;
 
 		for (; addr < next; addr += PAGE_SIZE, node++)
-			if (*node >= 0 && *node < query->nr_nodes)
+			if (*node >= 0 && *node < query->nr_nodes &&
+			    answer->row[*node] < U32_MAX)
 				answer->row[*node]++;
 		if (!complete)
 			break;

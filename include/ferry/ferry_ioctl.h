@@ -102,8 +102,8 @@ struct ferry_ioc_range {
  *	page, swapped out, or no VMA
  * @unsupported: pages of mappings that are not private anonymous memory, or
  *	are marked VM_IO, VM_PFNMAP, hugetlb, ...
- * @huge: pages mapped by a huge page; this kernel's migrate_vma would split
- *	it, so the module leaves it whole. move_pages(2) moves it whole
+ * @huge: pages of a huge page on another node; this kernel's migrate_vma
+ *	would split it, so the module leaves it. move_pages(2) moves it whole
  *
  * The counts add up to the pages of the range unless @error is set.
  */
@@ -151,10 +151,11 @@ enum ferry_copy_mode {
  *
  * Returns the number of pages now on their target that were not before (moved
  * and populated; 0 is success), or -errno when the batch was refused:
- * E2BIG, EINVAL (flags, alignment, overflow, length 0, no ranges, too many
- * ranges or bytes), EFAULT (a pointer), ENODEV (a node without memory), EACCES
- * (a node outside the caller's cpuset), EPERM (FERRY_MIGRATE_SHARED; wrong
- * mm), EOPNOTSUPP (copy mode), ENOMEM. A refused batch has moved nothing.
+ * E2BIG, EINVAL (flags, alignment, a range that ends beyond user space, length
+ * 0, no ranges, too many ranges or bytes), EFAULT (a pointer), ENODEV (a node
+ * without memory), EACCES (a node outside the caller's cpuset), EPERM
+ * (FERRY_MIGRATE_SHARED; wrong mm), EOPNOTSUPP (copy mode), ENOMEM. A refused
+ * batch has moved nothing.
  * EINTR: a signal ended the batch before anything moved; when something has
  * moved the count is returned and the results tell the rest.
  */

@@ -19,7 +19,7 @@
 #include <sys/mman.h>
 #include <sys/uio.h>
 
-enum { SEED = 71, ROUNDS = 10, MAX_PAGES = 512, ADDERS = 2, STATIC_WORDS = 448 };
+enum { SEED = 71, ROUNDS = 8, MAX_PAGES = 128, ADDERS = 2, STATIC_WORDS = 448 };
 
 /* A page: most of it never changes, the rest belongs to one thread each. */
 struct layout {
@@ -271,19 +271,19 @@ static void *(*const everyone[])(void *) = {adder,  adder,  storer,
 static void writers_batched(void)
 {
 	batched_flush(true);
-	run(256, writers, 3, true);
+	run(128, writers, 3, true);
 }
 
 static void readers_batched(void)
 {
 	batched_flush(true);
-	run(256, readers, 2, false); /* the copier's pins may well be met */
+	run(128, readers, 2, false); /* the copier's pins may well be met */
 }
 
 static void opposed_batched(void)
 {
 	batched_flush(true);
-	run(128, everyone, 6, false);
+	run(64, everyone, 6, false);
 }
 
 /* Each page costs a shootdown without batching: fewer of them. */

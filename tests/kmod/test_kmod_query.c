@@ -16,14 +16,27 @@
 
 enum { SEED = 41, SENTINEL = 0xa5 };
 
-/* The answer move_pages(2) gives, in the words of a query. */
+/* PROT_NONE memory in what is queried, if any. */
+static struct {
+	void *addr;
+	size_t len;
+} closed;
+
+/*
+ * The answer move_pages(2) gives, in the words of a query. That of 6.1 says
+ * nothing of PROT_NONE memory, so it is opened for the moment.
+ */
 static void expected_pages(const void *addr, size_t len, __s16 *out)
 {
 	size_t pages = len / kt.page;
 	int *status = malloc(pages * sizeof(*status));
 
 	KT_REQUIRE(status, "malloc");
+	if (closed.len)
+		mprotect(closed.addr, closed.len, PROT_READ);
 	kt_nodes(addr, len, status);
+	if (closed.len)
+		mprotect(closed.addr, closed.len, PROT_NONE);
 	for (size_t i = 0; i < pages; i++)
 		out[i] = (__s16)(status[i] < 0 ? FERRY_QUERY_HOLE : status[i]);
 	free(status);
@@ -126,7 +139,9 @@ static char *mixed(size_t *len)
 	touch = mem + 300 * page; /* the zero page */
 	(void)*touch;
 	kt_fill_on(mem + KT_HUGE, KT_HUGE, kt.hbm, SEED); /* huge, if it can be */
-	mprotect(mem + 4 * page, 8 * page, PROT_NONE);
+	closed.addr = mem + 4 * page;
+	closed.len = 8 * page;
+	mprotect(closed.addr, closed.len, PROT_NONE);
 	mprotect(mem + 64 * page, 8 * page, PROT_READ);
 	munmap(mem + 400 * page, 50 * page);
 	kt_fill_on(mem + 3 * KT_HUGE - 5 * page, 10 * page, kt.ddr, SEED);
@@ -227,7 +242,7 @@ static void counts(void)
 	check_counts(mem, len, 64 << 10, nodes);
 	check_counts(mem, KT_HUGE, kt.page, nodes);
 	check_counts(mem, len, 1ul << 30, nodes);
-	check_counts(mem, len, 1ul << 62, nodes);
+	check_counts(mem, len, 1ul << 42, nodes);
 	/* First and last granule in part, and a range inside one granule. */
 	check_counts(mem + 3 * kt.page, len - 8 * kt.page, KT_HUGE, nodes);
 	check_counts(mem + 17 * kt.page, 90 * kt.page, 64 << 10, nodes);

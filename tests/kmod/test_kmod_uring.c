@@ -151,7 +151,7 @@ static void submit_does_not_block(void)
 	io_uring_queue_exit(&ring);
 }
 
-enum { MANY = 64, MANY_PAGES = 40 };
+enum { MANY = 64, MANY_PAGES = 16 };
 
 /* Many at a time, each completing once with its own count. */
 static void many(unsigned int ring_flags)

@@ -1,0 +1,664 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Proves the allocation functions of ferry.h: what they return, that memory is
+ * zeroed, kept, aligned and given back to the kernel, from many threads and over
+ * fork; and, where there is an HBM node, that pages are on the nodes that were
+ * asked for, as move_pages(2) tells. Tests that need an environment run this
+ * program again, with the test's name.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <ferry/ferry.h>
+
+#define PAGE ((size_t)4096)
+#define MIB  ((size_t)1 << 20)
+
+static struct ferry_tier_info hbm; /* node_count 0: this machine has none */
+
+/* ---- what the kernel says ------------------------------------------------ */
+
+static bool in_tier(const struct ferry_tier_info *tier, int node)
+{
+	return node >= 0 && tier->nodes[node / 64] >> (node % 64) & 1;
+}
+
+/* Bytes of [addr, addr + size) that are on HBM; *@present: on any node. */
+static size_t on_hbm(const void *addr, size_t size, size_t *present)
+{
+	char *page = (char *)((uintptr_t)addr & ~(PAGE - 1));
+	const char *end = (const char *)addr + size;
+	size_t count = 0;
+
+	*present = 0;
+	for (; page < end; page += PAGE) {
+		void *at = page;
+		int status = -1;
+
+		assert_int_equal(syscall(SYS_move_pages, 0, 1UL, &at, NULL, &status, 0),
+				 0);
+		*present += status >= 0 ? PAGE : 0;
+		count += in_tier(&hbm, status) ? PAGE : 0;
+	}
+	return count;
+}
+
+static void assert_hbm(const void *addr, size_t size)
+{
+	size_t present, bytes = on_hbm(addr, size, &present);
+
+	assert_true(present >= size);
+	assert_int_equal(bytes, present);
+}
+
+static void assert_ddr(const void *addr, size_t size)
+{
+	size_t present, bytes = on_hbm(addr, size, &present);
+
+	assert_true(present >= size);
+	assert_int_equal(bytes, 0);
+}
+
+static void need_hbm(void)
+{
+	if (!hbm.node_count)
+		skip();
+}
+
+static size_t resident(void)
+{
+	unsigned long size, pages = 0;
+	FILE *file = fopen("/proc/self/statm", "r");
+
+	assert_non_null(file);
+	assert_int_equal(fscanf(file, "%lu %lu", &size, &pages), 2);
+	fclose(file);
+	return pages * PAGE;
+}
+
+static bool is_zero(const char *addr, size_t size)
+{
+	return !size || (!*addr && !memcmp(addr, addr + 1, size - 1));
+}
+
+static const unsigned int placements[] = {FERRY_ANY, FERRY_DDR, FERRY_HBM,
+					  FERRY_INTERLEAVE};
+#define PLACEMENTS (sizeof(placements) / sizeof(placements[0]))
+
+/* ---- on any machine ------------------------------------------------------ */
+
+static void sizes_of_all_kinds(void **state)
+{
+	static const size_t sizes[] = {0,           1,       8,           100, 4096,
+				       14336,       14337,   100000,      MIB, 2 * MIB,
+				       2 * MIB + 1, 9 * MIB, 33 * MIB + 5};
+
+	(void)state;
+	for (size_t p = 0; p < PLACEMENTS; p++)
+		for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+			char *a = ferry_malloc(sizes[i], placements[p]);
+			char *b = ferry_malloc(sizes[i], placements[p] | FERRY_ZERO);
+
+			assert_non_null(a);
+			assert_non_null(b);
+			assert_ptr_not_equal(a, b);
+			assert_true(ferry_usable_size(a) >= sizes[i]);
+			assert_true(is_zero(b, sizes[i]));
+			memset(a, 0xa5, ferry_usable_size(a));
+			memset(b, 0x5a, ferry_usable_size(b));
+			if (sizes[i])
+				assert_true(a[0] == (char)0xa5 &&
+					    a[sizes[i] - 1] == (char)0xa5);
+			ferry_free(a);
+			ferry_free(b);
+			/* what was dirty comes back clean */
+			b = ferry_malloc(sizes[i], placements[p] | FERRY_ZERO);
+			assert_true(is_zero(b, sizes[i]));
+			ferry_free(b);
+		}
+	ferry_free(NULL);
+	assert_int_equal(ferry_usable_size(NULL), 0);
+}
+
+static void bad_arguments(void **state)
+{
+	static const unsigned int bad[] = {
+		4,
+		255,
+		1 << 10,
+		1U << 31,
+		FERRY_ANY | FERRY_STRICT,
+		FERRY_INTERLEAVE | FERRY_STRICT,
+	};
+	static const size_t bad_alignments[] = {0, 1, 2, 4, 7, 12, 24, 3 * 4096};
+	void *out = &out;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		errno = 0;
+		assert_null(ferry_malloc(10, bad[i]));
+		assert_int_equal(errno, EINVAL);
+		errno = 0;
+		assert_int_equal(ferry_posix_memalign(&out, 64, 10, bad[i]), EINVAL);
+		assert_int_equal(errno, 0);
+	}
+	for (size_t i = 0; i < sizeof(bad_alignments) / sizeof(size_t); i++)
+		assert_int_equal(
+			ferry_posix_memalign(&out, bad_alignments[i], 10, FERRY_DDR),
+			EINVAL);
+	errno = 0;
+	assert_null(ferry_malloc(SIZE_MAX, FERRY_HBM));
+	assert_int_equal(errno, ENOMEM);
+	assert_null(ferry_malloc((size_t)PTRDIFF_MAX + 1, FERRY_DDR));
+	assert_null(ferry_malloc((size_t)1 << 60, FERRY_DDR | FERRY_STRICT));
+	assert_int_equal(ferry_posix_memalign(&out, 64, SIZE_MAX - 10, FERRY_DDR),
+			 ENOMEM);
+	assert_int_equal(ferry_posix_memalign(&out, (size_t)1 << 62, 10, FERRY_DDR),
+			 ENOMEM);
+	assert_ptr_equal(out, &out);
+}
+
+static void alignments(void **state)
+{
+	(void)state;
+	for (size_t p = 0; p < PLACEMENTS; p++)
+		for (size_t alignment = sizeof(void *); alignment <= 16 * MIB;
+		     alignment *= 2) {
+			void *small = NULL, *large = NULL;
+
+			assert_int_equal(ferry_posix_memalign(&small, alignment, 10,
+							      placements[p]),
+					 0);
+			assert_int_equal(ferry_posix_memalign(&large, alignment,
+							      3 * MIB + 1, placements[p]),
+					 0);
+			assert_int_equal((uintptr_t)small % alignment, 0);
+			assert_int_equal((uintptr_t)large % alignment, 0);
+			memset(large, 1, 3 * MIB + 1);
+			ferry_free(small);
+			ferry_free(large);
+		}
+}
+
+static void realloc_keeps(void **state)
+{
+	char *ptr;
+
+	(void)state;
+	for (size_t p = 0; p < PLACEMENTS; p++) {
+		ptr = ferry_malloc(16, placements[p]);
+		memset(ptr, 7, 16);
+		for (size_t size = 16; size < 64 * MIB; size = size * 3 + 5) {
+			size_t next = size * 3 + 5;
+
+			ptr = ferry_realloc(ptr, next);
+			assert_non_null(ptr);
+			assert_true(ptr[0] == 7 && ptr[size - 1] == 7);
+			memset(ptr, 7, next);
+		}
+		errno = 0;
+		assert_null(ferry_realloc(ptr, SIZE_MAX / 2));
+		assert_int_equal(errno, ENOMEM);
+		assert_int_equal(ptr[1000], 7);
+		ptr = ferry_realloc(ptr, 100);
+		assert_true(ptr[0] == 7 && ptr[99] == 7);
+		ferry_free(ptr);
+	}
+	ptr = ferry_realloc(NULL, 5);
+	assert_non_null(ptr);
+	ptr = ferry_realloc(ptr, 0);
+	assert_non_null(ptr);
+	ferry_free(ptr);
+}
+
+static void free_leaves_errno(void **state)
+{
+	void *ptr = ferry_malloc(64 * MIB, FERRY_HBM);
+
+	(void)state;
+	memset(ptr, 1, 64 * MIB);
+	errno = 4321;
+	ferry_free(ptr);
+	assert_int_equal(errno, 4321);
+}
+
+static void large_memory_goes_back_at_once(void **state)
+{
+	size_t before = resident();
+
+	(void)state;
+	for (int i = 0; i < 3; i++) {
+		char *ptr = ferry_malloc(128 * MIB, FERRY_HBM);
+
+		memset(ptr, 1, 128 * MIB);
+		assert_true(resident() > before + 120 * MIB);
+		ferry_free(ptr);
+		assert_true(resident() < before + 8 * MIB);
+	}
+}
+
+static void is_not_the_programs_malloc(void **state)
+{
+	void *own = malloc(100), *ferrys = ferry_malloc(100, FERRY_DDR);
+	pid_t child = fork();
+	int status;
+
+	(void)state;
+	if (!child) {
+		fclose(stderr);
+		ferry_free(own); /* ends the process */
+		_exit(0);
+	}
+	waitpid(child, &status, 0);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+	free(own);
+	ferry_free(ferrys);
+}
+
+/* ---- threads and fork ---------------------------------------------------- */
+
+#define SLOTS 256
+
+struct shared {
+	pthread_mutex_t lock;
+	struct {
+		unsigned char *ptr;
+		size_t size;
+	} slot[SLOTS];
+};
+
+/* Memory goes from thread to thread: whoever draws a slot frees what is there. */
+static void *trade(void *argument)
+{
+	static struct shared shared = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	unsigned int seed = (unsigned int)(uintptr_t)argument;
+
+	for (int i = 0; i < 20000; i++) {
+		unsigned int s = (unsigned int)rand_r(&seed) % SLOTS;
+		size_t size =
+			1 + (size_t)rand_r(&seed) % (rand_r(&seed) % 64 ? 2000 : 3 * MIB);
+		unsigned char *mine = ferry_malloc(
+			size, placements[(unsigned int)rand_r(&seed) % PLACEMENTS]);
+		unsigned char *other;
+		size_t other_size;
+
+		if (!mine)
+			return "no memory";
+		mine[0] = mine[size - 1] = (unsigned char)size;
+		pthread_mutex_lock(&shared.lock);
+		other = shared.slot[s].ptr;
+		other_size = shared.slot[s].size;
+		shared.slot[s].ptr = mine;
+		shared.slot[s].size = size;
+		pthread_mutex_unlock(&shared.lock);
+		if (other && (other[0] != (unsigned char)other_size ||
+			      other[other_size - 1] != (unsigned char)other_size))
+			return "memory of two at once";
+		ferry_free(other);
+	}
+	return NULL;
+}
+
+static void threads_and_forks(void **state)
+{
+	pthread_t thread[6];
+
+	(void)state;
+	for (size_t i = 0; i < 6; i++)
+		assert_int_equal(pthread_create(&thread[i], NULL, trade, (void *)(i + 1)),
+				 0);
+	for (int i = 0; i < 30; i++) {
+		pid_t child = fork();
+		int status;
+
+		if (!child) {
+			for (size_t p = 0; p < PLACEMENTS; p++) {
+				char *ptr = ferry_malloc(MIB, placements[p]);
+
+				if (!ptr)
+					_exit(1);
+				memset(ptr, 1, MIB);
+				ferry_free(ptr);
+			}
+			_exit(0);
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+	}
+	for (size_t i = 0; i < 6; i++) {
+		void *complaint;
+
+		assert_int_equal(pthread_join(thread[i], &complaint), 0);
+		assert_null(complaint);
+	}
+}
+
+static void *allocate_once(void *unused)
+{
+	(void)unused;
+	for (size_t p = 0; p < PLACEMENTS; p++)
+		ferry_free(ferry_malloc(100, placements[p]));
+	return NULL;
+}
+
+/* Each thread has caches, of which there is a limited number. */
+static void threads_come_and_go(void **state)
+{
+	size_t before;
+
+	(void)state;
+	for (int i = 0; i < 200; i++) {
+		pthread_t thread;
+
+		assert_int_equal(pthread_create(&thread, NULL, allocate_once, NULL), 0);
+		pthread_join(thread, NULL);
+	}
+	before = resident();
+	for (int i = 0; i < 2000; i++) {
+		pthread_t thread;
+
+		assert_int_equal(pthread_create(&thread, NULL, allocate_once, NULL), 0);
+		pthread_join(thread, NULL);
+	}
+	assert_true(resident() < before + 4 * MIB);
+}
+
+/* ---- with nodes ---------------------------------------------------------- */
+
+static void *allocated(size_t size, unsigned int placement)
+{
+	void *ptr = ferry_malloc(size, placement);
+
+	assert_non_null(ptr);
+	memset(ptr, 1, size);
+	return ptr;
+}
+
+static void pages_are_where_asked(void **state)
+{
+	static const size_t sizes[] = {16, 5000, 300000, 32 * MIB};
+
+	(void)state;
+	need_hbm();
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		char *in_ddr = allocated(sizes[i], FERRY_DDR);
+		char *in_hbm = allocated(sizes[i], FERRY_HBM);
+
+		assert_ddr(in_ddr, sizes[i]);
+		assert_hbm(in_hbm, sizes[i]);
+		/* freed memory comes back as the same kind only */
+		ferry_free(in_hbm);
+		ferry_free(in_ddr);
+		in_ddr = allocated(sizes[i], FERRY_DDR);
+		in_hbm = allocated(sizes[i], FERRY_HBM);
+		assert_ddr(in_ddr, sizes[i]);
+		assert_hbm(in_hbm, sizes[i]);
+		ferry_free(in_ddr);
+		ferry_free(in_hbm);
+	}
+}
+
+static void interleaved_evenly(void **state)
+{
+	size_t present, bytes;
+	void *ptr;
+
+	(void)state;
+	need_hbm();
+	ptr = allocated(64 * MIB, FERRY_INTERLEAVE);
+	bytes = on_hbm(ptr, 64 * MIB, &present);
+	assert_in_range(bytes, present * hbm.node_count / 8,
+			present * 7 / 8 * hbm.node_count);
+	ferry_free(ptr);
+}
+
+static void realloc_keeps_placement(void **state)
+{
+	char *in_hbm, *in_ddr;
+
+	(void)state;
+	need_hbm();
+	in_hbm = allocated(1000, FERRY_HBM);
+	in_ddr = allocated(1000, FERRY_DDR);
+	for (size_t size = 4000; size < 32 * MIB; size *= 5) {
+		in_hbm = ferry_realloc(in_hbm, size);
+		in_ddr = ferry_realloc(in_ddr, size);
+		memset(in_hbm, 1, size);
+		memset(in_ddr, 1, size);
+		assert_hbm(in_hbm, size);
+		assert_ddr(in_ddr, size);
+	}
+	ferry_free(in_hbm);
+	ferry_free(in_ddr);
+}
+
+static void strict_is_populated(void **state)
+{
+	static const size_t sizes[] = {1, 10000, MIB, 100 * MIB};
+
+	(void)state;
+	need_hbm();
+	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+		char *in_hbm = ferry_malloc(sizes[i], FERRY_HBM | FERRY_STRICT);
+		char *in_ddr = ferry_malloc(sizes[i], FERRY_DDR | FERRY_STRICT);
+
+		assert_non_null(in_hbm);
+		assert_non_null(in_ddr);
+		assert_hbm(in_hbm, sizes[i]); /* untouched as it is */
+		assert_ddr(in_ddr, sizes[i]);
+		ferry_free(in_hbm);
+		ferry_free(in_ddr);
+	}
+}
+
+static uint64_t hbm_free(void)
+{
+	assert_int_equal(ferry_tier_info(FERRY_TIER_HBM, &hbm, sizeof(hbm)), 0);
+	return hbm.free_bytes;
+}
+
+static void strict_beyond_hbm_fails(void **state)
+{
+	uint64_t before;
+	char *most;
+
+	(void)state;
+	need_hbm();
+	before = hbm_free();
+	errno = 0;
+	assert_null(ferry_malloc(hbm.total_bytes + MIB, FERRY_HBM | FERRY_STRICT));
+	assert_int_equal(errno, ENOMEM);
+	assert_null(ferry_malloc(before, FERRY_HBM | FERRY_STRICT));
+	assert_true(hbm_free() + 64 * MIB > before);
+	/* what is free beside a size class's slack can be had, and then no more */
+	most = ferry_malloc(before / 8 * 5, FERRY_HBM | FERRY_STRICT);
+	assert_non_null(most);
+	assert_hbm(most, before / 8 * 5);
+	assert_null(ferry_malloc(before / 2, FERRY_HBM | FERRY_STRICT));
+	ferry_free(most);
+	/* the kernel keeps some free pages on lists of each CPU */
+	assert_true(hbm_free() + 64 * MIB > before);
+}
+
+/* More than HBM has, touched: the rest is in DDR, and nobody is killed. */
+static void preferred_beyond_hbm_is_ddr(void **state)
+{
+	size_t size, present, bytes;
+	char *ptr;
+
+	(void)state;
+	need_hbm();
+	size = hbm_free() + 64 * MIB;
+	ptr = ferry_malloc(size, FERRY_HBM);
+	assert_non_null(ptr);
+	for (size_t at = 0; at < size; at += PAGE)
+		ptr[at] = (char)(at / PAGE);
+	bytes = on_hbm(ptr, size, &present);
+	assert_true(present >= size && present <= size + PAGE);
+	assert_true(bytes < size - 32 * MIB);
+	assert_true(bytes > size / 2);
+	for (size_t at = 0; at < size; at += PAGE)
+		assert_int_equal(ptr[at], (char)(at / PAGE));
+	ferry_free(ptr);
+}
+
+static void tier_info(void **state)
+{
+	struct ferry_tier_info ddr;
+	uint64_t first = 0;
+
+	(void)state;
+	assert_int_equal(ferry_tier_info(FERRY_TIER_DDR, &ddr, sizeof(ddr)), 0);
+	assert_true(ddr.node_count > 0 && ddr.total_bytes > ddr.free_bytes &&
+		    ddr.free_bytes > 0);
+	assert_int_equal(ferry_tier_info(FERRY_TIER_DDR, (struct ferry_tier_info *)&first,
+					 sizeof(first)),
+			 0);
+	assert_int_equal(first, ddr.total_bytes);
+	assert_int_equal(ferry_tier_info((enum ferry_tier)9, &ddr, sizeof(ddr)), -EINVAL);
+	assert_int_equal(ferry_tier_info(FERRY_TIER_DDR, &ddr, 0), -EINVAL);
+	assert_int_equal(ferry_tier_info(FERRY_TIER_HBM, &ddr, sizeof(ddr)),
+			 hbm.node_count ? 0 : -ENODEV);
+}
+
+/* ---- with an environment of their own ------------------------------------ */
+
+/* FERRY_HBM_LIMIT=64M: never more, strict or not, and room that is freed is used. */
+static void within_the_limit(void **state)
+{
+	char *first, *second, *third;
+
+	(void)state;
+	need_hbm();
+	first = allocated(40 * MIB - PAGE, FERRY_HBM);
+	second = allocated(40 * MIB - PAGE, FERRY_HBM);
+	assert_hbm(first, 40 * MIB - PAGE);
+	assert_ddr(second, 40 * MIB - PAGE);
+	assert_null(ferry_malloc(40 * MIB - PAGE, FERRY_HBM | FERRY_STRICT));
+	ferry_free(first);
+	third = ferry_malloc(40 * MIB - PAGE, FERRY_HBM | FERRY_STRICT);
+	assert_non_null(third);
+	assert_hbm(third, 40 * MIB - PAGE);
+	ferry_free(second);
+	ferry_free(third);
+}
+
+/* FERRY_POLICY=threshold FERRY_MIN_SIZE=1M */
+static void any_with_threshold(void **state)
+{
+	char *small, *large;
+
+	(void)state;
+	need_hbm();
+	small = allocated(MIB - 1, FERRY_ANY);
+	large = allocated(MIB, FERRY_ANY);
+	assert_ddr(small, MIB - 1);
+	assert_hbm(large, MIB);
+	ferry_free(small);
+	ferry_free(large);
+}
+
+/* FERRY_POLICY=wrong */
+static void wrong_environment(void **state)
+{
+	struct ferry_tier_info info;
+	void *out = NULL;
+
+	(void)state;
+	errno = 0;
+	assert_null(ferry_malloc(10, FERRY_DDR));
+	assert_int_equal(errno, EINVAL);
+	assert_int_equal(ferry_posix_memalign(&out, 64, 10, FERRY_DDR), EINVAL);
+	assert_int_equal(ferry_tier_info(FERRY_TIER_DDR, &info, sizeof(info)), -EINVAL);
+}
+
+/* MALLOC_CONF=dirty_decay_ms:0 */
+static void small_memory_goes_back(void **state)
+{
+	static void *ptr[2000];
+	size_t before;
+
+	(void)state;
+	for (int i = 0; i < 2000; i++)
+		ptr[i] = allocated(50000, FERRY_HBM);
+	before = resident();
+	for (int i = 0; i < 2000; i++)
+		ferry_free(ptr[i]);
+	assert_true(resident() < before - 80 * MIB);
+}
+
+static const struct special {
+	const struct CMUnitTest test;
+	const char *variables[3];
+} specials[] = {
+	{cmocka_unit_test(within_the_limit), {"FERRY_HBM_LIMIT=64M"}},
+	{cmocka_unit_test(any_with_threshold),
+	 {"FERRY_POLICY=threshold", "FERRY_MIN_SIZE=1M"}},
+	{cmocka_unit_test(wrong_environment), {"FERRY_POLICY=wrong"}},
+	{cmocka_unit_test(small_memory_goes_back), {"MALLOC_CONF=dirty_decay_ms:0"}},
+};
+#define SPECIALS (sizeof(specials) / sizeof(specials[0]))
+
+static void in_environments(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < SPECIALS; i++) {
+		pid_t child = fork();
+		int status;
+
+		if (!child) {
+			for (size_t v = 0; specials[i].variables[v]; v++)
+				putenv((char *)specials[i].variables[v]);
+			execl("/proc/self/exe", "test_alloc", specials[i].test.name,
+			      NULL);
+			_exit(127);
+		}
+		assert_int_equal(waitpid(child, &status, 0), child);
+		assert_int_equal(status, 0);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(sizes_of_all_kinds),
+		cmocka_unit_test(bad_arguments),
+		cmocka_unit_test(alignments),
+		cmocka_unit_test(realloc_keeps),
+		cmocka_unit_test(free_leaves_errno),
+		cmocka_unit_test(large_memory_goes_back_at_once),
+		cmocka_unit_test(is_not_the_programs_malloc),
+		cmocka_unit_test(threads_and_forks),
+		cmocka_unit_test(threads_come_and_go),
+		cmocka_unit_test(tier_info),
+		cmocka_unit_test(pages_are_where_asked),
+		cmocka_unit_test(interleaved_evenly),
+		cmocka_unit_test(realloc_keeps_placement),
+		cmocka_unit_test(strict_is_populated),
+		cmocka_unit_test(strict_beyond_hbm_fails),
+		cmocka_unit_test(preferred_beyond_hbm_is_ddr),
+		cmocka_unit_test(in_environments),
+	};
+
+	setenv("FERRY_SAID_NO_HBM", "1", 1);
+	ferry_tier_info(FERRY_TIER_HBM, &hbm, sizeof(hbm));
+	for (size_t i = 0; argc == 2 && i < SPECIALS; i++)
+		if (!strcmp(argv[1], specials[i].test.name))
+			return _cmocka_run_group_tests(argv[1], &specials[i].test, 1,
+						       NULL, NULL);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -108,6 +108,7 @@ struct unit {
 	uint8_t outcome; /* enum outcome */
 	bool populate;   /* to be given a page if it is a hole */
 	bool was_hole;   /* and it was one */
+	bool tried;      /* a call got as far as this unit, and it stayed */
 };
 
 /*
@@ -405,6 +406,20 @@ static void populate(struct job *job)
 }
 
 /*
+ * How many of a call's units it got round to. The kernel collects units until
+ * one needs no moving or cannot be had; it writes that one's status, moves what
+ * it has collected, and ends if some of that fails, without a status for it.
+ */
+static size_t units_tried(const struct job *job)
+{
+	size_t told = job->n;
+
+	while (told && job->status[told - 1] == UNSET)
+		told--;
+	return told >= 2 && job->status[told - 2] == UNSET ? told : job->n;
+}
+
+/*
  * One call of move_pages(2) for all that is elsewhere; settles what it can.
  * Returns whether there was progress.
  */
@@ -417,6 +432,8 @@ static bool move_round(struct job *job)
 	if (syscall(SYS_move_pages, 0, job->n, job->page, job->target, job->status,
 		    MPOL_MF_MOVE) < 0)
 		err = errno;
+	for (size_t k = units_tried(job); k-- > 0;)
+		unit_of(job, k)->tried = true;
 
 	for (size_t k = 0; k < asked; k++) {
 		size_t i = job->index[k];
@@ -451,6 +468,76 @@ static bool move_round(struct job *job)
 	return progress || unclear < asked;
 }
 
+static bool same_granule(const struct unit *a, const struct unit *b)
+{
+	return granule_end(a->addr) == granule_end(b->addr);
+}
+
+/*
+ * Whether units @i and @k are of one folio that cannot be moved: then the
+ * kernel has collected it for @i when it comes to @k, and moving it fails.
+ */
+static bool share_busy_folio(struct job *job, size_t i, size_t k)
+{
+	job->n = 0;
+	argument(job, i);
+	argument(job, k);
+	if (syscall(SYS_move_pages, 0, 2, job->page, job->target, job->status,
+		    MPOL_MF_MOVE) > 0 &&
+	    job->status[0] == UNSET && job->status[1] == -EBUSY)
+		return true;
+	/* Otherwise it may have moved; @k is looked at again in any case. */
+	job->n = 1;
+	look(job, MOVED);
+	if (job->unit[i].outcome == ELSEWHERE)
+		job->unit[i].outcome = BUSY;
+	return false;
+}
+
+static void move_alone(struct job *job, size_t i)
+{
+	job->n = 0;
+	argument(job, i);
+	move_round(job);
+	if (job->unit[i].outcome == ELSEWHERE)
+		job->unit[i].outcome = BUSY;
+}
+
+/*
+ * Settles what no round could move. A unit that none got round to, because one
+ * before it failed every time, gets a call of its own. Large folios that are
+ * mapped page by page, or that cannot be told before Linux 6.7, lead to that:
+ * their second page ends a round. Failing for one takes the kernel long, so it
+ * is not asked for each of its pages.
+ */
+static void move_stubborn(struct job *job)
+{
+	for (size_t i = 0; i < job->units; i++) {
+		struct unit *unit = &job->unit[i];
+		size_t last = i;
+
+		if (unit->outcome != ELSEWHERE)
+			continue;
+		if (unit->tried) {
+			unit->outcome = BUSY;
+			continue;
+		}
+		for (size_t k = i + 1;
+		     k < job->units && same_granule(unit, &job->unit[k]); k++)
+			if (job->unit[k].outcome == ELSEWHERE)
+				last = k;
+		if (last > i && i && unit[-1].outcome == BUSY &&
+		    same_granule(unit, unit - 1) && share_busy_folio(job, i - 1, last)) {
+			for (; i <= last; i++)
+				if (job->unit[i].outcome == ELSEWHERE)
+					job->unit[i].outcome = BUSY;
+			i = last;
+		} else {
+			move_alone(job, i);
+		}
+	}
+}
+
 /* Step 4 */
 static void move_elsewhere(struct job *job)
 {
@@ -466,9 +553,7 @@ static void move_elsewhere(struct job *job)
 			sched_yield();
 		}
 	}
-	for (size_t i = 0; i < job->units; i++)
-		if (job->unit[i].outcome == ELSEWHERE)
-			job->unit[i].outcome = BUSY;
+	move_stubborn(job);
 }
 
 static void count(const struct job *job, struct ferry_result *result)

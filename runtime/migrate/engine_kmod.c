@@ -29,7 +29,7 @@
 
 static struct {
 	int fd;
-	bool can_query;
+	uintptr_t limit; /* the module takes addresses below it only */
 	bool has_ring;
 	struct io_uring ring;
 } kmod = {.fd = -1};
@@ -73,9 +73,39 @@ static int open_device(const char **why)
 	return -errno;
 }
 
+static int ask(uintptr_t addr, size_t len, int16_t *nodes)
+{
+	struct ferry_ioc_query query = {
+		.size = sizeof(query),
+		.mode = FERRY_QUERY_PAGES,
+		.addr = addr,
+		.len = len,
+		.out = (uintptr_t)nodes,
+		.out_bytes = len / PAGE_BYTES * sizeof(*nodes),
+	};
+
+	while (ioctl(kmod.fd, FERRY_IOC_QUERY, &query))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+/*
+ * The end of user space, beyond which the module refuses a request instead of
+ * finding nothing there: with page tables of four or of five levels.
+ */
+static uintptr_t find_limit(void)
+{
+	const uintptr_t four = (uintptr_t)1 << 47, five = (uintptr_t)1 << 56;
+	int16_t node;
+
+	return (ask(four, PAGE_BYTES, &node) == -EINVAL ? four : five) - PAGE_BYTES;
+}
+
 static int check_device(const char **why, bool *uring)
 {
-	const uint64_t needed = FERRY_FEATURE_MIGRATE | FERRY_FEATURE_POPULATE;
+	const uint64_t needed =
+		FERRY_FEATURE_MIGRATE | FERRY_FEATURE_POPULATE | FERRY_FEATURE_QUERY;
 	struct ferry_ioc_info info = {.size = sizeof(info)};
 
 	if (ioctl(kmod.fd, FERRY_IOC_INFO, &info)) {
@@ -88,7 +118,8 @@ static int check_device(const char **why, bool *uring)
 		return -EPROTO;
 	}
 	if ((info.features & needed) != needed) {
-		*why = FERRY_DEVICE_PATH ": the module cannot migrate and populate";
+		*why = FERRY_DEVICE_PATH
+			": the module cannot migrate, populate and query";
 		return -EPROTO;
 	}
 	if (info.page_size != PAGE_BYTES || info.max_ranges < BATCH_PIECES ||
@@ -96,7 +127,7 @@ static int check_device(const char **why, bool *uring)
 		*why = FERRY_DEVICE_PATH ": the module's limits are too small";
 		return -EPROTO;
 	}
-	kmod.can_query = info.features & FERRY_FEATURE_QUERY;
+	kmod.limit = find_limit();
 	*uring = info.features & FERRY_FEATURE_URING;
 	return 0;
 }
@@ -153,6 +184,25 @@ static int kmod_open(const char **why)
 }
 
 /* ---- a request ---------------------------------------------------------- */
+
+/* Takes off the batch what is beyond user space: holes. */
+static void clip(struct batch *batch)
+{
+	while (batch->count) {
+		struct piece *last = &batch->piece[batch->count - 1];
+		uintptr_t end = last->addr + last->len;
+
+		if (end <= kmod.limit)
+			return;
+		if (last->addr < kmod.limit) {
+			batch->result.hole += (end - kmod.limit) / PAGE_BYTES;
+			last->len = kmod.limit - last->addr;
+			return;
+		}
+		batch->result.hole += last->len / PAGE_BYTES;
+		batch->count--;
+	}
+}
 
 static void call_add(struct call *call, const struct batch *batch, size_t piece)
 {
@@ -291,8 +341,12 @@ static void call_finish(struct call *call, struct batch *batch, int done)
 
 static void kmod_move(struct batch *batch)
 {
-	struct call *call = call_make(batch);
+	struct call *call;
 
+	clip(batch);
+	if (!batch->count)
+		return;
+	call = call_make(batch);
 	if (call)
 		call_finish(call, batch, call_ioctl(call));
 	else if (!batch->result.error)
@@ -308,7 +362,8 @@ static int kmod_start(struct batch *batch)
 	struct call *call;
 	int err;
 
-	if (!kmod.has_ring)
+	clip(batch);
+	if (!kmod.has_ring || !batch->count)
 		return -EOPNOTSUPP;
 	call = call_make(batch);
 	if (!call)
@@ -367,29 +422,23 @@ static int kmod_wait_fd(void)
 
 static int kmod_query(uintptr_t addr, size_t len, int16_t *nodes)
 {
-	if (!kmod.can_query)
-		return engine_syscall.query(addr, len, nodes);
-	while (len) {
-		size_t part = len < QUERY_BYTES ? len : QUERY_BYTES;
-		struct ferry_ioc_query query = {
-			.size = sizeof(query),
-			.mode = FERRY_QUERY_PAGES,
-			.addr = addr,
-			.len = part,
-			.out = (uintptr_t)nodes,
-			.out_bytes = part / PAGE_BYTES * sizeof(*nodes),
-		};
+	int err = 0;
 
-		if (ioctl(kmod.fd, FERRY_IOC_QUERY, &query)) {
-			if (errno == EINTR)
-				continue;
-			return -errno;
-		}
+	while (len && !err && addr < kmod.limit) {
+		size_t part = kmod.limit - addr;
+
+		if (part > QUERY_BYTES)
+			part = QUERY_BYTES;
+		if (part > len)
+			part = len;
+		err = ask(addr, part, nodes);
 		addr += part;
 		len -= part;
 		nodes += part / PAGE_BYTES;
 	}
-	return 0;
+	for (; len && !err; len -= PAGE_BYTES)
+		*nodes++ = -1;
+	return err;
 }
 
 const struct engine engine_kmod = {

@@ -13,6 +13,7 @@
 #include <linux/log2.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
+#include <linux/nospec.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
 
@@ -60,11 +61,14 @@ static int check_extent(u64 *addr, u64 len)
 	return 0;
 }
 
-static int check_node(s32 node, const nodemask_t *allowed)
+static int check_node(s32 *node, const nodemask_t *allowed)
 {
-	if (node < 0 || node >= MAX_NUMNODES || !node_state(node, N_MEMORY))
+	if (*node < 0 || *node >= MAX_NUMNODES)
 		return -ENODEV;
-	return node_isset(node, *allowed) ? 0 : -EACCES;
+	*node = array_index_nospec(*node, MAX_NUMNODES);
+	if (!node_state(*node, N_MEMORY))
+		return -ENODEV;
+	return node_isset(*node, *allowed) ? 0 : -EACCES;
 }
 
 static int check_ranges(struct ferry_batch *batch)
@@ -86,7 +90,7 @@ static int check_ranges(struct ferry_batch *batch)
 		if (range->len > FERRY_MAX_BYTES - bytes)
 			return -EINVAL;
 		bytes += range->len;
-		err = check_node(range->node, &allowed);
+		err = check_node(&range->node, &allowed);
 		if (err)
 			return err;
 	}

@@ -20,7 +20,9 @@
  *   - never a page that is not to be touched: one that other processes map, a
  *     KSM page, one pinned or under writeback.
  *
- * migrate_vma is never given a huge page: it would split it.
+ * migrate_vma is never given a huge page: it would split it. (A fault may still
+ * put one where the scan saw no page table and holes are to be filled; it is
+ * split then, and its pages stay.)
  *
  * Locking: mmap_lock is held for reading throughout a pass; the scan takes the
  * PTL. Between migrate_vma_setup() and migrate_vma_finalize() the pages are

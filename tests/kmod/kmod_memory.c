@@ -227,6 +227,14 @@ long kt_file_key(const char *path, const char *key)
 	return value;
 }
 
+size_t kt_node_free(int node)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", node);
+	return (size_t)kt_file_key(path, "MemFree") * 1024;
+}
+
 bool kt_read_file(const char *path, char *text, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);

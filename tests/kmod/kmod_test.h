@@ -133,6 +133,8 @@ void kt_perms(const void *addr, char perms[5]);
 void *kt_find_map(const char *name, size_t *len);
 /* First number behind @key in a file such as /proc/vmstat; -1 when absent. */
 long kt_file_key(const char *path, const char *key);
+/* Free bytes of a node. */
+size_t kt_node_free(int node);
 /* A file's text or one line into it; false when that cannot be. */
 bool kt_read_file(const char *path, char *text, size_t size);
 bool kt_write_file(const char *path, const char *text);

@@ -284,19 +284,11 @@ static void batch(void)
 	KT_EXPECT_DATA(mem + part, part, SEED);
 }
 
-static size_t node_free_kb(int node)
-{
-	char path[64];
-
-	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", node);
-	return (size_t)kt_file_key(path, "MemFree");
-}
-
 /* Takes most of a node in huge pages, a byte each, which is quickest. */
 static void take_node(int node, size_t leave)
 {
 	for (;;) {
-		size_t room = node_free_kb(node) * 1024, len;
+		size_t room = kt_node_free(node), len;
 		char *mem;
 
 		if (room < leave + KT_HUGE)
@@ -321,11 +313,11 @@ static void nomem(void)
 	char *mem, *filler;
 	uint64_t moved;
 
-	if (node_free_kb(kt.hbm) > 8ul << 20)
+	if (kt_node_free(kt.hbm) > 8ul << 30)
 		kt_skip("node %d has too much memory to fill", kt.hbm);
 	mem = kt_alloc_on(len, kt.ddr, SEED);
 	take_node(kt.hbm, 48ul << 20);
-	room = (node_free_kb(kt.hbm) * 1024 + 8 * step) & -step;
+	room = (kt_node_free(kt.hbm) + 8 * step) & -step;
 	filler = kt_alloc(room);
 	for (size_t at = 0; at < room && !res.nomem && !kt_failures(); at += step) {
 		KT_EXPECT_EQ(
@@ -351,6 +343,33 @@ static void nomem(void)
 	KT_EXPECT_ON(mem, len, kt.hbm);
 	KT_EXPECT_DATA(mem, len, SEED);
 	KT_EXPECT_EQ(kt_file_key("/proc/vmstat", "oom_kill"), kills);
+}
+
+/* What was moved or populated is free again once it is unmapped. */
+static void leaks_nothing(void)
+{
+	enum { ROUNDS = 24 };
+	const size_t len = 4ul << 20; /* a leak of all would come to 96 MiB */
+	size_t before = kt_node_free(kt.ddr) + kt_node_free(kt.hbm), after;
+
+	for (int i = 0; i < ROUNDS; i++) {
+		char *mem = kt_alloc_on(len / 2, kt.ddr, SEED);
+		char *fresh = kt_alloc(len / 2);
+
+		KT_EXPECT_EQ(kt_migrate(mem, len / 2, kt.hbm, 0, NULL),
+			     len / 2 / kt.page);
+		KT_EXPECT_EQ(
+			kt_migrate(fresh, len / 2, kt.hbm, FERRY_RANGE_POPULATE, NULL),
+			len / 2 / kt.page);
+		KT_EXPECT_EQ(kt_migrate(fresh, len / 2, kt.ddr, 0, NULL),
+			     len / 2 / kt.page);
+		KT_EXPECT_DATA(mem, len / 2, SEED);
+		munmap(mem, len / 2);
+		munmap(fresh, len / 2);
+	}
+	after = kt_node_free(kt.ddr) + kt_node_free(kt.hbm);
+	KT_EXPECT(after + ROUNDS / 4 * len > before, "%zu kB are gone",
+		  (before - after) / 1024);
 }
 
 /* Locked memory may move, and stays locked; the books of the system balance. */
@@ -449,6 +468,7 @@ static const struct kt_case cases[] = {
 	KT_CASE(populate_protected),
 	KT_CASE(batch),
 	KT_CASE(nomem),
+	KT_CASE(leaks_nothing),
 	KT_CASE(mlocked),
 	KT_CASE(interrupted),
 };

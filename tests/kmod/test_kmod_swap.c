@@ -21,7 +21,7 @@
 #include <sys/mman.h>
 #include <sys/swap.h>
 
-enum { SEED = 89, PAGES = 512 };
+enum { SEED = 89, PAGES = 128 };
 
 static char swap_device[32];
 

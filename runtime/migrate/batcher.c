@@ -127,7 +127,7 @@ int plan_make(struct plan *plan, const struct ferry_range *range, size_t n)
 	claim = malloc((n ? n : 1) * sizeof(*claim));
 	heap.claim = malloc((n ? n : 1) * sizeof(struct claim *));
 	/* Each start and each end of a range begins at most one part. */
-	plan->part = malloc((n ? 2 * n : 1) * sizeof(*plan->part));
+	plan->part = calloc(n ? 2 * n : 1, sizeof(*plan->part));
 	if (!claim || !heap.claim || !plan->part) {
 		free(claim);
 		free(heap.claim);

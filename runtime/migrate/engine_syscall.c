@@ -37,6 +37,13 @@
 /* Rounds without progress after which a page is called busy. */
 #define MAX_IDLE_ROUNDS 3
 
+/*
+ * Pages from which on it pays to look for huge pages: opening the page map
+ * costs about what moving a page does. Without a look every page is named,
+ * which is right too.
+ */
+#define WORTH_A_SCAN 16
+
 /* ---- where pages are ---------------------------------------------------- */
 
 /* A status that move_pages(2) has not written. */
@@ -593,14 +600,15 @@ static void job_free(struct job *job)
 	free(job->index);
 }
 
-static int job_add_units(struct job *job, struct batch *batch)
+static int job_add_units(struct job *job, struct batch *batch, size_t pages)
 {
 	struct mapping_reader reader;
 	int err = mapping_open(&reader, false);
 
 	if (err)
 		return err;
-	job->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (pages >= WORTH_A_SCAN)
+		job->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	for (size_t i = 0; i < batch->count && !err; i++)
 		err = add_piece(job, &reader, &batch->piece[i], &batch->result);
 	mapping_close(&reader);
@@ -614,10 +622,12 @@ static void syscall_move(struct batch *batch)
 
 	for (size_t i = 0; i < batch->count; i++)
 		pages += batch->piece[i].len / PAGE_BYTES;
+	if (!pages)
+		return;
 	if (!job_allocate(&job, pages)) {
 		job.error = -ENOMEM;
 	} else {
-		job.error = job_add_units(&job, batch);
+		job.error = job_add_units(&job, batch, pages);
 		if (job.error)
 			give_up(&job, job.error);
 		else

@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/types.h>
-#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -123,26 +123,35 @@ static int read_line(struct mapping_reader *reader, char **line)
 	}
 }
 
-static int read_next(struct mapping_reader *reader)
+/* "START-END ACCESS OFFSET DEVICE INODE   NAME" */
+static int parse_line(char *line, struct mapping *out)
 {
-	unsigned long start, end, inode;
-	char *line = NULL, access[5];
-	int err, name = 0;
+	char *start = strsep(&line, "-"), *end = strsep(&line, " ");
+	char *access = strsep(&line, " "), *inode;
 
-	err = read_line(reader, &line);
-	if (err <= 0)
-		return err;
-	if (sscanf(line, "%lx-%lx %4s %*x %*x:%*x %lu %n", &start, &end, access, &inode,
-		   &name) < 4 ||
-	    !name)
+	strsep(&line, " ");
+	strsep(&line, " ");
+	inode = strsep(&line, " ");
+	if (!start || !end || !access || !inode || strlen(access) < 4)
 		return -EIO;
-	reader->current = (struct mapping){
-		.start = start,
-		.end = end,
-		.anonymous = access[3] == 'p' && !inode && name_is_anonymous(line + name),
+	while (line && *line == ' ')
+		line++;
+	*out = (struct mapping){
+		.start = strtoul(start, NULL, 16),
+		.end = strtoul(end, NULL, 16),
+		.anonymous = access[3] == 'p' && !strcmp(inode, "0") &&
+			     name_is_anonymous(line ? line : ""),
 		.writable = access[1] == 'w',
 	};
 	return 1;
+}
+
+static int read_next(struct mapping_reader *reader)
+{
+	char *line = NULL;
+	int found = read_line(reader, &line);
+
+	return found > 0 ? parse_line(line, &reader->current) : found;
 }
 
 int mapping_find(struct mapping_reader *reader, uintptr_t addr, struct mapping *out)

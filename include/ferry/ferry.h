@@ -175,8 +175,8 @@ typedef struct ferry_request ferry_request;
  * Returns 0 when the batch was carried out, whatever the counts (pages that
  * could not move stay where they are and are no error); or -errno, with
  * nothing moved: -EINVAL (flags, an address range that wraps), -ENODEV (a
- * node without memory, or no such tier), -EACCES (a node outside the
- * cpuset), -ENOMEM.
+ * node without memory, no such tier, or FERRY_ENGINE=kmod without the
+ * module), -EACCES (a node outside the cpuset), -ENOMEM.
  * Blocks for the time of the copy. Semantics as move_pages(2) without
  * MPOL_MF_MOVE_ALL; threads may use the memory meanwhile.
  */
@@ -186,16 +186,20 @@ int ferry_migrate(const struct ferry_range *ranges, size_t n,
 /*
  * Submits ranges and returns at once; @ranges may be reused after the call.
  * @out: the request, to be freed with ferry_request_free().
- * Returns 0, or -errno as ferry_migrate(), with nothing submitted.
- * Does not block on the migration.
+ * Returns 0, or -errno as ferry_migrate(), or -EAGAIN, -EMFILE or -ENFILE
+ * (the worker thread cannot be started), with nothing submitted.
+ * Does not block on the migration. Requests begin in the order of submission;
+ * where two name the same page, the later one's target is where it ends.
+ * ferry_migrate() begins at once and takes no part in that order.
  */
 int ferry_submit(const struct ferry_range *ranges, size_t n,
 		 ferry_request **out);
 
 /*
  * Waits for @request up to @timeout_ms milliseconds; -1: without limit, 0:
- * only looks. Returns 0 when it is complete, -ETIMEDOUT otherwise. Any number
- * of threads may wait for one request.
+ * only looks. Returns 0 when it is complete, -ETIMEDOUT otherwise; -ESRCH in a
+ * forked child for a request of the parent that was not complete at fork(2).
+ * Any number of threads may wait for one request.
  */
 int ferry_request_wait(ferry_request *request, int timeout_ms);
 

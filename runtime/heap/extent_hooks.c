@@ -5,9 +5,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* Extents below it come from an arena's chunk: the rest of a chunk that is too small for
- * the next extent is less than an eighth of it. */
-#define SMALL_SIZE (GRANULE_SIZE / 8)
+/*
+ * Extents below SMALL_SIZE come from an arena's chunk: the rest of a chunk that
+ * is too small for the next extent is less than an eighth of it. From
+ * ALIGNED_SIZE on they begin at a granule. Smaller ones do not, since the space
+ * that this leaves between them would be filled where huge pages are: in HBM.
+ */
+#define SMALL_SIZE   (GRANULE_SIZE / 8)
+#define ALIGNED_SIZE (16 * GRANULE_SIZE)
 
 #define ARENAS_MAX 4096 /* jemalloc's limit */
 
@@ -37,7 +42,7 @@ static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 					  own->strict);
 	else
 		addr = region_alloc(own->kind, size,
-				    size >= GRANULE_SIZE && alignment < GRANULE_SIZE
+				    size >= ALIGNED_SIZE && alignment < GRANULE_SIZE
 					    ? GRANULE_SIZE
 					    : alignment,
 				    own->strict);

@@ -7,7 +7,7 @@
  * back in part and handed to another arena would be merged across arenas.
  *
  * An arena's small extents are cut from its own chunk of one granule, so that
- * they can be merged; large ones begin at a granule. What an arena has done
+ * they can be merged; the largest begin at a granule. What an arena has done
  * with goes back to the region from a granule on; smaller pieces stay with the
  * arena, without their pages.
  *

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The functions of the malloc family that are not jemalloc's own. No state.
+ * The functions of the malloc family that are not jemalloc's, or not as they
+ * should be. No state.
  */
 #include <errno.h>
 #include <stdint.h>
@@ -12,7 +13,7 @@
 
 #include "preload/preload.h"
 
-/* jemalloc's realloc(), which the build renames. */
+/* jemalloc's own, which the build renames. */
 void *je_realloc(void *ptr, size_t size);
 
 /*
@@ -26,13 +27,18 @@ static bool crosses_threshold(const void *ptr, size_t size)
 	       malloc_usable_size((void *)ptr) <= nallocx(preload.threshold, 0);
 }
 
+/* realloc(3); jemalloc's leaves errno alone when there is no memory. */
 EXPORT void *realloc(void *ptr, size_t size)
 {
 	size_t old_size;
 	void *moved;
 
-	if (!crosses_threshold(ptr, size))
-		return je_realloc(ptr, size);
+	if (!crosses_threshold(ptr, size)) {
+		moved = je_realloc(ptr, size);
+		if (!moved && size)
+			errno = ENOMEM;
+		return moved;
+	}
 	moved = malloc(size);
 	if (!moved)
 		return NULL;
@@ -53,7 +59,25 @@ EXPORT void *reallocarray(void *ptr, size_t count, size_t size)
 	return realloc(ptr, bytes);
 }
 
-/* As valloc(3), with the size rounded up to a page. */
+/*
+ * memalign(3), with an alignment that is no power of two rounded up, as the C
+ * library does. jemalloc's forgets the alignment for a size of 0.
+ */
+EXPORT void *memalign(size_t alignment, size_t size)
+{
+	size_t power = sizeof(void *);
+
+	while (power && power < alignment)
+		power *= 2;
+	return aligned_alloc(power, size ? size : 1); /* which refuses 0 */
+}
+
+EXPORT void *valloc(size_t size)
+{
+	return memalign((size_t)sysconf(_SC_PAGESIZE), size);
+}
+
+/* As valloc(), with the size rounded up to a page. */
 EXPORT void *pvalloc(size_t size)
 {
 	size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
@@ -63,6 +87,5 @@ EXPORT void *pvalloc(size_t size)
 		errno = ENOMEM;
 		return NULL;
 	}
-	bytes &= ~(page_size - 1);
-	return aligned_alloc(page_size, bytes ? bytes : page_size);
+	return valloc(bytes & ~(page_size - 1));
 }

@@ -2,7 +2,7 @@
 /* Proves that regions hand out memory that is theirs, zeroed, aligned and
  * disjoint, take it back with its pages, keep the HBM limit to the byte, and
  * live with limits on address space. Each test forks, for regions are made once
- * a process. Where nodes lie is asked in the guest by test_placement. */
+ * a process. On which nodes pages are is test_alloc's business. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

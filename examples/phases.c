@@ -67,8 +67,8 @@ static void print_placement(const struct work *work, const char *phase,
 				in_ddr++;
 		}
 	}
-	printf("%-28s %10zu %10zu %8llu\n", phase, in_ddr * page >> 20, in_hbm * page >> 20,
-	       (unsigned long long)work->steps);
+	printf("%-28s %10zu %10zu %8llu\n", phase, in_ddr * page >> 20,
+	       in_hbm * page >> 20, (unsigned long long)work->steps);
 	free(address);
 	free(node);
 }
@@ -102,7 +102,8 @@ static void verify(const struct work *work)
 	for (int a = 0; a < ARRAYS; a++)
 		for (size_t i = 0; i < work->length; i++)
 			if (work->array[a][i] != i + work->steps) {
-				fprintf(stderr, "phases: array %d, element %zu is wrong\n", a, i);
+				fprintf(stderr,
+					"phases: array %d, element %zu is wrong\n", a, i);
 				exit(1);
 			}
 }

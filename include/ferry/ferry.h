@@ -37,20 +37,16 @@ const char *ferry_version(void);
 /* ---- tiers -------------------------------------------------------------- */
 
 /* A tier is the set of nodes of one kind of memory. */
-enum ferry_tier {
-	FERRY_TIER_DDR = 0,
-	FERRY_TIER_HBM = 1,
-	FERRY_TIER_COUNT
-};
+enum ferry_tier { FERRY_TIER_DDR = 0, FERRY_TIER_HBM = 1, FERRY_TIER_COUNT };
 
 #define FERRY_MAX_NODES 1024
 
 struct ferry_tier_info {
-	uint64_t total_bytes;	  /* memory of all its nodes */
-	uint64_t free_bytes;	  /* of that, free at this moment */
-	uint64_t bandwidth_mbps;  /* read, all nodes together, MB/s; 0: unknown */
-	uint32_t latency_ns;	  /* read, from the nearest CPU; 0: unknown */
-	uint32_t node_count;	  /* 0: this machine has no such tier */
+	uint64_t total_bytes;    /* memory of all its nodes */
+	uint64_t free_bytes;     /* of that, free at this moment */
+	uint64_t bandwidth_mbps; /* read, all nodes together, MB/s; 0: unknown */
+	uint32_t latency_ns;     /* read, from the nearest CPU; 0: unknown */
+	uint32_t node_count;     /* 0: this machine has no such tier */
 	uint64_t nodes[FERRY_MAX_NODES / 64]; /* one bit for each node index */
 };
 
@@ -62,8 +58,7 @@ struct ferry_tier_info {
  * Reads sysfs, so it may block shortly. Bandwidth and latency are what the
  * firmware's HMAT says (Documentation/admin-guide/mm/numaperf.rst).
  */
-int ferry_tier_info(enum ferry_tier tier, struct ferry_tier_info *info,
-		    size_t size);
+int ferry_tier_info(enum ferry_tier tier, struct ferry_tier_info *info, size_t size);
 
 /* ---- allocation --------------------------------------------------------- */
 
@@ -72,9 +67,9 @@ int ferry_tier_info(enum ferry_tier tier, struct ferry_tier_info *info,
  * FERRY_INTERLEAVE, or'ed with flags.
  */
 enum ferry_placement {
-	FERRY_ANY = 0,	      /* as FERRY_POLICY says; DDR without it */
-	FERRY_DDR = 1,	      /* DDR of the touching thread's CPU first */
-	FERRY_HBM = 2,	      /* the HBM nearest to the touching thread's CPU */
+	FERRY_ANY = 0,        /* as FERRY_POLICY says; DDR without it */
+	FERRY_DDR = 1,        /* DDR of the touching thread's CPU first */
+	FERRY_HBM = 2,        /* the HBM nearest to the touching thread's CPU */
 	FERRY_INTERLEAVE = 3, /* page by page over the nodes of both tiers */
 	FERRY_PLACEMENT_MASK = 0xff,
 
@@ -131,8 +126,8 @@ size_t ferry_usable_size(const void *ptr);
  */
 struct ferry_range {
 	void *addr;
-	size_t len;	/* bytes; 0 is allowed and moves nothing */
-	int32_t node;	/* target node's OS index, FERRY_NODE_DDR or _HBM */
+	size_t len;     /* bytes; 0 is allowed and moves nothing */
+	int32_t node;   /* target node's OS index, FERRY_NODE_DDR or _HBM */
 	uint32_t flags; /* FERRY_POPULATE, FERRY_STAY */
 };
 
@@ -154,14 +149,14 @@ enum {
  * the later range wins, and each page counts once.
  */
 struct ferry_result {
-	int32_t error;	      /* 0, or the first -errno that kept a range from being worked on */
+	int32_t error; /* 0, or the first -errno that kept a range from being worked on */
 	uint32_t reserved;
-	uint64_t moved;	      /* were elsewhere, are on the target */
+	uint64_t moved;       /* were elsewhere, are on the target */
 	uint64_t populated;   /* holes that were given a page on the target */
 	uint64_t already;     /* were on the target */
-	uint64_t busy;	      /* pinned, locked, under writeback, or shared */
-	uint64_t nomem;	      /* the target had no free memory */
-	uint64_t hole;	      /* nothing there: never touched, swapped out, unmapped */
+	uint64_t busy;        /* pinned, locked, under writeback, or shared */
+	uint64_t nomem;       /* the target had no free memory */
+	uint64_t hole;        /* nothing there: never touched, swapped out, unmapped */
 	uint64_t unsupported; /* not private anonymous memory */
 };
 
@@ -180,8 +175,8 @@ typedef struct ferry_request ferry_request;
  * Blocks for the time of the copy. Semantics as move_pages(2) without
  * MPOL_MF_MOVE_ALL; threads may use the memory meanwhile.
  */
-int ferry_migrate(const struct ferry_range *ranges, size_t n,
-		  struct ferry_result *result, size_t size);
+int ferry_migrate(const struct ferry_range *ranges, size_t n, struct ferry_result *result,
+		  size_t size);
 
 /*
  * Submits ranges and returns at once; @ranges may be reused after the call.
@@ -192,8 +187,7 @@ int ferry_migrate(const struct ferry_range *ranges, size_t n,
  * where two name the same page, the later one's target is where it ends.
  * ferry_migrate() begins at once and takes no part in that order.
  */
-int ferry_submit(const struct ferry_range *ranges, size_t n,
-		 ferry_request **out);
+int ferry_submit(const struct ferry_range *ranges, size_t n, ferry_request **out);
 
 /*
  * Waits for @request up to @timeout_ms milliseconds; -1: without limit, 0:
@@ -248,13 +242,13 @@ int ferry_query(const void *addr, size_t len, uint64_t *pages, size_t n);
 /* ---- statistics --------------------------------------------------------- */
 
 struct ferry_stats {
-	uint64_t requests;	/* submitted, synchronous ones included */
-	uint64_t completed;	/* of these, complete */
+	uint64_t requests;         /* submitted, synchronous ones included */
+	uint64_t completed;        /* of these, complete */
 	struct ferry_result total; /* counts of all complete requests; error 0 */
 	uint64_t heap_bytes[FERRY_TIER_COUNT]; /* address space in use by the
 						  heap in each tier's region */
-	uint64_t hbm_overflow_bytes; /* meant for HBM, placed in DDR because
-					of the limit */
+	uint64_t hbm_overflow_bytes;           /* meant for HBM, placed in DDR because
+						  of the limit */
 };
 
 /*

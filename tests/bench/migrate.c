@@ -31,8 +31,8 @@
 #include <ferry/ferry.h>
 #include <ferry/ferry_ioctl.h>
 
-#define PAGE ((size_t)4096)
-#define HUGE ((size_t)2 << 20)
+#define PAGE        ((size_t)4096)
+#define HUGE        ((size_t)2 << 20)
 #define URING_DEPTH 8
 
 struct bench {
@@ -96,13 +96,14 @@ static void move_uring(struct bench *bench, int node)
 			struct ferry_uring_cmd cmd = {0};
 			int slot = __builtin_ctz(free_slots);
 
-			range[slot] =
-				(struct ferry_ioc_range){.addr = (uintptr_t)bench->mem + at,
-							 .len = bench->call_bytes,
-							 .node = node};
+			range[slot] = (struct ferry_ioc_range){
+				.addr = (uintptr_t)bench->mem + at,
+				.len = bench->call_bytes,
+				.node = node};
 			fill_batch(&batch[slot], &range[slot]);
 			cmd.arg = (uintptr_t)&batch[slot];
-			io_uring_prep_rw(IORING_OP_URING_CMD, sqe, bench->device, NULL, 0, 0);
+			io_uring_prep_rw(IORING_OP_URING_CMD, sqe, bench->device, NULL, 0,
+					 0);
 			sqe->cmd_op = FERRY_IOC_MIGRATE;
 			memcpy(sqe->cmd, &cmd, sizeof(cmd));
 			io_uring_sqe_set_data64(sqe, slot);
@@ -168,7 +169,8 @@ static void move_mbind(struct bench *bench, int node)
 /* The library as its users call it: one request for everything. */
 static void move_libferry(struct bench *bench, int node)
 {
-	struct ferry_range range = {.addr = bench->mem, .len = bench->bytes, .node = node};
+	struct ferry_range range = {
+		.addr = bench->mem, .len = bench->bytes, .node = node};
 	int error = ferry_migrate(&range, 1, NULL, 0);
 
 	if (error) {
@@ -178,8 +180,8 @@ static void move_libferry(struct bench *bench, int node)
 }
 
 static const struct subject subjects[] = {
-	{"ioctl", true, move_ioctl},	     {"io_uring", true, move_uring},
-	{"libferry", false, move_libferry},  {"move_pages", false, move_move_pages},
+	{"ioctl", true, move_ioctl},        {"io_uring", true, move_uring},
+	{"libferry", false, move_libferry}, {"move_pages", false, move_move_pages},
 	{"mbind", false, move_mbind},
 };
 #define SUBJECTS (sizeof(subjects) / sizeof(subjects[0]))
@@ -217,7 +219,8 @@ static void check_data(const struct bench *bench)
 {
 	for (size_t at = 0; at < bench->bytes; at += PAGE)
 		if (*(const uint64_t *)(bench->mem + at) != at * 0x9e3779b97f4a7c15U) {
-			fprintf(stderr, "bench_migrate: data at offset %zu is wrong\n", at);
+			fprintf(stderr, "bench_migrate: data at offset %zu is wrong\n",
+				at);
 			exit(1);
 		}
 }
@@ -231,7 +234,8 @@ static void measure(struct bench *bench, const struct subject *subject, int node
 	end = now_ns();
 	on = pages_on(bench, node);
 	check_data(bench);
-	printf("%s %d %llu %zu\n", subject->name, node, (unsigned long long)(end - start), on);
+	printf("%s %d %llu %zu\n", subject->name, node, (unsigned long long)(end - start),
+	       on);
 }
 
 static void make_memory(struct bench *bench, int node)
@@ -277,8 +281,10 @@ static bool listed(const char *list, const char *name)
 static void usage(void)
 {
 	fputs("usage: bench_migrate [--bytes N] [--call-pages N] [--huge] [--busy]\n"
-	      "                     [--rounds N] [--subjects LIST] [--from NODE] [--to NODE]\n"
-	      "subjects:", stderr);
+	      "                     [--rounds N] [--subjects LIST] [--from NODE] [--to "
+	      "NODE]\n"
+	      "subjects:",
+	      stderr);
 	for (size_t i = 0; i < SUBJECTS; i++)
 		fprintf(stderr, " %s", subjects[i].name);
 	fputc('\n', stderr);
@@ -317,15 +323,32 @@ int main(int argc, char **argv)
 
 	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (option) {
-		case 'b': bench.bytes = number(optarg) & ~(HUGE - 1); break;
-		case 'c': bench.call_bytes = number(optarg) * PAGE; break;
-		case 'h': bench.huge = true; break;
-		case 'y': busy = true; break;
-		case 'r': rounds = number(optarg); break;
-		case 's': wanted = optarg; break;
-		case 'f': from = (int)number(optarg); break;
-		case 't': to = (int)number(optarg); break;
-		default: usage();
+		case 'b':
+			bench.bytes = number(optarg) & ~(HUGE - 1);
+			break;
+		case 'c':
+			bench.call_bytes = number(optarg) * PAGE;
+			break;
+		case 'h':
+			bench.huge = true;
+			break;
+		case 'y':
+			busy = true;
+			break;
+		case 'r':
+			rounds = number(optarg);
+			break;
+		case 's':
+			wanted = optarg;
+			break;
+		case 'f':
+			from = (int)number(optarg);
+			break;
+		case 't':
+			to = (int)number(optarg);
+			break;
+		default:
+			usage();
 		}
 	}
 	if (optind < argc || !bench.bytes || !bench.call_bytes)

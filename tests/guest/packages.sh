@@ -118,10 +118,15 @@ fetch_image()
 	return 1
 }
 
-# Finds or gets a kernel of series $1: the newest whose headers are installed and whose image can be had, else the
+# Finds or gets a kernel of series $1, or "debug": the newest whose headers are installed and whose image can be had, else the
 # newest that the archive offers, with its headers. Sets release, vmlinuz, modules_base.
 prepare_kernel()
 {
+	if [[ $1 = debug ]]; then
+		release=$("$guest_dir/debug-kernel") || exit 2
+		find_image "$release" || die "the debug kernel $release is not complete"
+		return
+	fi
 	for release in $(with_headers "$1"); do
 		find_image "$release" && return
 	done

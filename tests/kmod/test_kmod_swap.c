@@ -2,8 +2,9 @@
 /*
  * Proves that memory which is swapped out is a hole that nobody fills, and that
  * pages may move while they go to swap and come back: none is lost, none is
- * zeroed, and the kernel survives pages under writeback. The swap area is a loop
- * device on a file in memory, so that writeback takes time. A mover thread and
+ * zeroed, and the kernel survives pages under writeback. The swap area is a block
+ * device in memory (null_blk) that takes 30 ms for a request, so that pages are
+ * under writeback for a good while. A mover thread and
  * the main thread; only the main thread touches the memory.
  */
 #include "kmod_test.h"
@@ -16,54 +17,68 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <linux/loop.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <sys/swap.h>
 
 enum { SEED = 89, PAGES = 128 };
 
-static char swap_device[32];
+#define CONFIGFS    "/sys/kernel/config"
+#define SWAP_CONFIG CONFIGFS "/nullb/ferry-swap"
+#define SWAP_DEVICE "/dev/ferry-swap"
 
 static void swap_off(void)
 {
-	int fd;
-
-	KT_EXPECT(swapoff(swap_device) == 0, "swapoff: %m");
-	fd = open(swap_device, O_RDONLY | O_CLOEXEC);
-	ioctl(fd, LOOP_CLR_FD, 0);
-	close(fd);
+	KT_EXPECT(swapoff(SWAP_DEVICE) == 0, "swapoff: %m");
+	rmdir(SWAP_CONFIG);
 }
 
-/* A swap area of @len bytes, or the case is skipped. */
-static void swap_on(size_t len)
+static bool swap_device_make(void)
 {
-	int file = memfd_create("swap", MFD_CLOEXEC), control, loop, nr;
-	uint32_t header[3] = {1, (uint32_t)(len / kt.page - 1),
-			      0}; /* version, last page, bad pages */
+	static const char *const setting[][2] = {
+		{"size", "64"}, /* MB */
+		{"memory_backed", "1"},
+		{"irqmode", "2"}, /* complete by a timer, so much later: */
+		{"completion_nsec", "30000000"},
+		{"power", "1"},
+	};
+	char path[128];
 
-	/* As mkswap(8): the numbers at 1 KiB, the magic at the first page's end. */
-	KT_REQUIRE(ftruncate(file, (off_t)len) == 0 &&
-			   pwrite(file, header, sizeof(header), 1024) == sizeof(header) &&
-			   pwrite(file, "SWAPSPACE2", 10, (off_t)kt.page - 10) == 10,
-		   "swap file: %m");
-	if (access("/dev/loop-control", F_OK) != 0 && system("modprobe -q loop") != 0)
-		kt_skip("no loop device");
-	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
-	nr = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
-	if (nr < 0)
-		kt_skip("no loop device: %m");
-	snprintf(swap_device, sizeof(swap_device), "/dev/loop%d", nr);
-	loop = open(swap_device, O_RDWR | O_CLOEXEC);
-	if (loop < 0 || ioctl(loop, LOOP_SET_FD, file) != 0)
-		kt_skip("%s: %m", swap_device);
-	if (swapon(swap_device, 0) != 0) {
-		ioctl(loop, LOOP_CLR_FD, 0);
-		kt_skip("swapon %s: %m", swap_device);
+	if (system("modprobe -q null_blk nr_devices=0") != 0)
+		return false;
+	if (access(CONFIGFS "/nullb", F_OK) != 0 &&
+	    mount("none", CONFIGFS, "configfs", 0, NULL) != 0)
+		return false;
+	if (mkdir(SWAP_CONFIG, 0755) != 0)
+		return false;
+	for (size_t i = 0; i < sizeof(setting) / sizeof(setting[0]); i++) {
+		snprintf(path, sizeof(path), SWAP_CONFIG "/%s", setting[i][0]);
+		if (!kt_write_file(path, setting[i][1]))
+			return false;
 	}
-	close(loop);
-	close(file);
-	close(control);
+	return access(SWAP_DEVICE, F_OK) == 0;
+}
+
+/* A swap area of 64 MB, or the case is skipped. */
+static void swap_on(void)
+{
+	const size_t len = 64ul << 20;
+	/* As mkswap(8): version, last page, bad pages at 1 KiB, magic at the page's end
+	 */
+	uint32_t header[3] = {1, (uint32_t)(len / kt.page - 1), 0};
+	int fd;
+
+	if (!swap_device_make())
+		kt_skip("no null_blk device: %m");
+	fd = open(SWAP_DEVICE, O_RDWR | O_CLOEXEC);
+	KT_REQUIRE(fd >= 0 &&
+			   pwrite(fd, header, sizeof(header), 1024) == sizeof(header) &&
+			   pwrite(fd, "SWAPSPACE2", 10, (off_t)kt.page - 10) == 10 &&
+			   fsync(fd) == 0,
+		   "%s: %m", SWAP_DEVICE);
+	close(fd);
+	KT_REQUIRE(swapon(SWAP_DEVICE, 0) == 0, "swapon %s: %m", SWAP_DEVICE);
 }
 
 /* Sends pages to swap; returns how many are there. */
@@ -86,7 +101,7 @@ static void swapped_out(void)
 	char *mem;
 	struct ferry_ioc_result res;
 
-	swap_on(64ul << 20);
+	swap_on();
 	mem = kt_alloc_on(len, kt.ddr, SEED);
 	KT_REQUIRE(page_out(mem, half) >= PAGES / 4, "too few pages went to swap");
 	for (unsigned int flags = 0; flags <= FERRY_RANGE_POPULATE; flags++) {
@@ -162,7 +177,7 @@ static void moving_while_swapping(void)
 	long before, after;
 	pthread_t thread;
 
-	swap_on(64ul << 20);
+	swap_on();
 	range.mem = kt_alloc(len);
 	for (size_t at = 0; at < len; at += part)
 		kt_fill(range.mem + at, part, SEED);
@@ -175,7 +190,7 @@ static void moving_while_swapping(void)
 
 		madvise(at, part, MADV_PAGEOUT);
 		KT_EXPECT_DATA(at, part, seed);
-		madvise(range.mem, len, MADV_PAGEOUT);
+		usleep(5000);
 		kt_fill(at, part, seed + 1);
 		if (rounds % 8 == 7)
 			seed++;

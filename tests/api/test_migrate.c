@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <linux/mempolicy.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,11 +48,63 @@ static void moves(void)
 		KT_EXPECT_DATA(mem, len, SEED);
 		API_EXPECT(api_migrate_async(mem, len, kt.ddr, 0), .already = PAGES);
 	}
-	API_EXPECT(api_migrate(mem + kt.page - 1, 2, FERRY_NODE_HBM, 0), .moved = 2);
+	API_EXPECT(api_migrate(mem + kt.page - 1, 2, kt.hbm, 0), .moved = 2);
 	KT_EXPECT_EQ(kt_on(mem, len, kt.hbm), 2);
-	API_EXPECT(api_migrate(mem, len, FERRY_NODE_DDR, 0), .moved = 2,
-		   .already = PAGES - 2);
 	API_EXPECT(api_migrate(mem, 0, kt.hbm, 0), .moved = 0);
+	KT_EXPECT_DATA(mem, len, SEED);
+}
+
+/* The node with or without CPUs that is nearest to a node. */
+static int nearest(int from, bool with_cpus)
+{
+	static bool memory[KT_MAX_NODE], cpu[KT_MAX_NODE];
+	char path[80], distances[1024], *p = distances;
+	int best = -1;
+	long least = 0;
+
+	kt_node_list("/sys/devices/system/node/has_memory", NULL, memory);
+	kt_node_list("/sys/devices/system/node/has_cpu", NULL, cpu);
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/distance", from);
+	KT_REQUIRE(kt_read_file(path, distances, sizeof(distances)), "%s: %m", path);
+	/* A distance for each node, in order; here they have no gaps. */
+	for (int i = 0; i < KT_MAX_NODE && memory[i]; i++) {
+		long distance = strtol(p, &p, 10);
+
+		if (cpu[i] == with_cpus && (best < 0 || distance < least)) {
+			best = i;
+			least = distance;
+		}
+	}
+	return best;
+}
+
+/* FERRY_NODE_DDR and _HBM are the nearest to the calling thread's CPU. */
+static void nearest_of_tier(void)
+{
+	size_t len = 16 * kt.page;
+	char *mem = kt_alloc_on(len, kt.ddr, SEED);
+	struct ferry_result r;
+	cpu_set_t all;
+
+	KT_REQUIRE(!sched_getaffinity(0, sizeof(all), &all), "sched_getaffinity: %m");
+	for (int i = 0; i < CPU_SETSIZE; i++) {
+		unsigned int cpu, node;
+		cpu_set_t one;
+
+		if (!CPU_ISSET(i, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(i, &one);
+		KT_REQUIRE(!sched_setaffinity(0, sizeof(one), &one),
+			   "sched_setaffinity: %m");
+		KT_REQUIRE(!getcpu(&cpu, &node), "getcpu: %m");
+		r = api_migrate_async(mem, len, FERRY_NODE_HBM, 0);
+		API_EXPECT_SUM(r, len);
+		KT_EXPECT_ON(mem, len, nearest((int)node, false));
+		r = api_migrate(mem, len, FERRY_NODE_DDR, 0);
+		API_EXPECT_SUM(r, len);
+		KT_EXPECT_ON(mem, len, nearest((int)node, true));
+	}
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
@@ -268,11 +321,12 @@ static void target_full(void)
 	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", kt.hbm);
 	free_kb = kt_file_key(path, "MemFree:");
 	KT_REQUIRE(free_kb > 0, "no MemFree in %s", path);
-	len = ((size_t)free_kb * 1024 + (32 << 20)) & ~(kt.page - 1);
+	/* The kernel finds more than is free now, by reclaim. */
+	len = ((size_t)free_kb * 1024 + (96 << 20)) & ~(kt.page - 1);
 	mem = kt_alloc_on(len, kt.ddr, SEED);
 	r = api_migrate_async(mem, len, kt.hbm, 0);
 	API_EXPECT_SUM(r, len);
-	KT_EXPECT(r.nomem >= (32 << 20) / kt.page, "nomem is only %lu", (long)r.nomem);
+	KT_EXPECT(r.nomem > 0, "all had room");
 	KT_EXPECT(r.moved > 0, "nothing moved");
 	KT_EXPECT_EQ(r.nomem + r.moved, len / kt.page);
 	KT_EXPECT_EQ(kt_on(mem, len, kt.hbm), r.moved);
@@ -495,6 +549,7 @@ static void queries(void)
 static const struct kt_case cases[] = {
 	API_CASE(engine_is_the_one_demanded),
 	API_CASE(moves),
+	API_CASE(nearest_of_tier),
 	API_CASE(batch),
 	API_CASE(several_mappings),
 	API_CASE(special_mappings),

@@ -21,11 +21,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 
 enum {
 	SEED = 31,
@@ -243,32 +243,39 @@ static void exit_meanwhile(void)
 	}
 }
 
-static void do_nothing(int signal)
+static atomic_int signals;
+
+static void count_signal(int signal)
 {
 	(void)signal;
+	atomic_fetch_add(&signals, 1);
 }
 
 /* Signals interrupt the kernel's work; the pages are moved and counted all the same. */
 static void signals_meanwhile(void)
 {
-	struct itimerval often = {{0, 700}, {0, 700}}, never = {{0, 0}, {0, 0}};
+	const struct itimerspec often = {{0, 3000000}, {0, 3000000}},
+				never = {{0, 0}, {0, 0}};
 	size_t len = PAGES * kt.page;
 	char *mem = kt_alloc_on(len, kt.ddr, SEED);
-	struct sigaction action = {.sa_handler = do_nothing};
-	struct ferry_result r;
+	struct sigaction action = {.sa_handler = count_signal};
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+	timer_t timer;
 
-	sigaction(SIGVTALRM, &action, NULL);
-	sigaction(SIGPROF, &action, NULL);
-	for (int i = 0; i < 4; i++) {
-		/* Counts CPU time, so that the process gets on between two. */
-		setitimer(ITIMER_PROF, &often, NULL);
-		r = i % 2 ? api_migrate(mem, len, kt.ddr, 0)
-			  : api_migrate(mem, len, kt.hbm, 0);
-		setitimer(ITIMER_PROF, &never, NULL);
+	sigaction(SIGUSR1, &action, NULL);
+	KT_REQUIRE(!timer_create(CLOCK_MONOTONIC, &event, &timer), "timer_create: %m");
+	for (int i = 0; i < 8; i++) {
+		struct ferry_result r;
+
+		timer_settime(timer, 0, &often, NULL);
+		r = i % 4 < 2 ? api_migrate(mem, len, i % 2 ? kt.ddr : kt.hbm, 0)
+			      : api_migrate_async(mem, len, i % 2 ? kt.ddr : kt.hbm, 0);
+		timer_settime(timer, 0, &never, NULL);
 		API_EXPECT(r, .moved = PAGES);
 		KT_EXPECT_ON(mem, len, i % 2 ? kt.ddr : kt.hbm);
 		KT_EXPECT_DATA(mem, len, SEED);
 	}
+	KT_EXPECT(signals > 8, "only %d signals came", signals);
 }
 
 /* ---- FERRY_STAY --------------------------------------------------------- */

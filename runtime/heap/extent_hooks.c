@@ -2,7 +2,7 @@
 /* jemalloc's extent hooks: see extent_hooks.h. */
 #include "heap/extent_hooks.h"
 
-#include <string.h>
+#include <errno.h>
 #include <sys/mman.h>
 
 /*
@@ -55,19 +55,27 @@ static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 static bool extent_dalloc(extent_hooks_t *hooks, void *addr, size_t size, bool committed,
 			  unsigned int arena)
 {
+	int saved = errno; /* of the program, which may be calling free() */
+	bool keep = size < GRANULE_SIZE || region_free(addr, size);
+
 	(void)hooks;
 	(void)committed;
 	(void)arena;
-	return size < GRANULE_SIZE || region_free(addr, size);
+	errno = saved;
+	return keep;
 }
 
 static bool extent_purge(extent_hooks_t *hooks, void *addr, size_t size, size_t offset,
 			 size_t length, unsigned int arena)
 {
+	int saved = errno;
+	bool failed = madvise((char *)addr + offset, length, MADV_DONTNEED);
+
 	(void)hooks;
 	(void)size;
 	(void)arena;
-	return madvise((char *)addr + offset, length, MADV_DONTNEED) != 0;
+	errno = saved;
+	return failed;
 }
 
 static bool extent_split(extent_hooks_t *hooks, void *addr, size_t size, size_t size_a,

@@ -19,16 +19,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/mempolicy.h>
-#include <linux/types.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "migrate/engine.h"
 #include "migrate/mapping.h"
+#include "migrate/pagemap.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -137,65 +136,6 @@ struct job {
 	size_t n;
 };
 
-/* include/uapi/linux/fs.h of Linux 6.7; Debian 12's headers are older. */
-struct pm_scan_arg {
-	__u64 size;
-	__u64 flags;
-	__u64 start;
-	__u64 end;
-	__u64 walk_end;
-	__u64 vec;
-	__u64 vec_len;
-	__u64 max_pages;
-	__u64 category_inverted;
-	__u64 category_mask;
-	__u64 category_anyof_mask;
-	__u64 return_mask;
-};
-
-struct page_region {
-	__u64 start;
-	__u64 end;
-	__u64 categories;
-};
-
-#undef PAGEMAP_SCAN
-#undef PAGE_IS_HUGE
-#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
-#define PAGE_IS_HUGE (1 << 6)
-
-#define SCAN_REGIONS 16
-
-/*
- * The first runs of pages in [start, end) that huge pages map, and in *walked
- * how far that holds. How many, or -errno.
- */
-static int scan_huge(int pagemap, uintptr_t start, uintptr_t end,
-		     struct page_region region[SCAN_REGIONS], uintptr_t *walked)
-{
-	struct pm_scan_arg arg = {
-		.size = sizeof(arg),
-		.start = start,
-		.end = end,
-		.vec = (uintptr_t)region,
-		.vec_len = SCAN_REGIONS,
-		.category_mask = PAGE_IS_HUGE,
-		.return_mask = PAGE_IS_HUGE,
-	};
-	int found = ioctl(pagemap, PAGEMAP_SCAN, &arg);
-
-	*walked = arg.walk_end;
-	return found < 0 ? -errno : found;
-}
-
-static bool is_huge(const struct job *job, uintptr_t addr)
-{
-	struct page_region region[SCAN_REGIONS];
-	uintptr_t walked;
-
-	return scan_huge(job->pagemap, addr, addr + PAGE_BYTES, region, &walked) == 1;
-}
-
 static void add_unit(struct job *job, uintptr_t addr, uintptr_t end, bool populate)
 {
 	job->unit[job->units++] = (struct unit){
@@ -222,11 +162,11 @@ static void add_run(struct job *job, uintptr_t addr, uintptr_t end, bool huge,
 /* Units for a part of a piece that is one mapping. */
 static void add_mapped(struct job *job, uintptr_t addr, uintptr_t end, bool populate)
 {
-	struct page_region region[SCAN_REGIONS];
+	struct huge_run run[PAGEMAP_RUNS];
 
 	while (addr < end && job->pagemap >= 0) {
 		uintptr_t walked;
-		int found = scan_huge(job->pagemap, addr, end, region, &walked);
+		int found = pagemap_huge_runs(job->pagemap, addr, end, run, &walked);
 
 		if (found < 0) {
 			/* Linux before 6.7 */
@@ -235,9 +175,9 @@ static void add_mapped(struct job *job, uintptr_t addr, uintptr_t end, bool popu
 			break;
 		}
 		for (int i = 0; i < found; i++) {
-			add_run(job, addr, region[i].start, false, populate);
-			add_run(job, region[i].start, region[i].end, true, populate);
-			addr = region[i].end;
+			add_run(job, addr, run[i].start, false, populate);
+			add_run(job, run[i].start, run[i].end, true, populate);
+			addr = run[i].end;
 		}
 		if (walked > addr) {
 			add_run(job, addr, walked, false, populate);
@@ -447,7 +387,7 @@ static bool move_round(struct job *job)
 		struct unit *unit = &job->unit[i];
 		int status = job->status[k];
 
-		if (unit->pages > 1 && !is_huge(job, unit->addr)) {
+		if (unit->pages > 1 && !pagemap_is_huge(job->pagemap, unit->addr)) {
 			split_unit(job, i);
 			progress = true;
 		} else if (status == job->node) {

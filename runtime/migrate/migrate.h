@@ -13,7 +13,7 @@
  * worker.c   the one thread that feeds the engine and reaps what is done,
  *            keeping a bounded number of batches in flight
  * stay.c     the memory policy that FERRY_STAY asks for
- * mapping.c  what is mapped where
+ * mapping.c  what is mapped where; pagemap.c: what by huge pages
  * engine_*.c the mechanisms, behind engine.h
  * migrate.c  the choice of the engine, statistics, fork
  *

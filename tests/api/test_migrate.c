@@ -309,30 +309,49 @@ static void shared_with_child(void)
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
+/* Takes all memory of a node but about @leave bytes, in huge pages. */
+static void occupy(int node, size_t leave)
+{
+	unsigned long nodes[KT_MAX_NODE / 64] = {0};
+	char path[80];
+	size_t len;
+	void *mem;
+	long free_kb;
+
+	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", node);
+	free_kb = kt_file_key(path, "MemFree:");
+	KT_REQUIRE(free_kb > 0, "no MemFree in %s", path);
+	if ((size_t)free_kb * 1024 < leave + KT_HUGE)
+		return;
+	len = ((size_t)free_kb * 1024 - leave) & ~(KT_HUGE - 1);
+	mem = kt_alloc_huge(len);
+	nodes[node / 64] = 1UL << node % 64;
+	KT_REQUIRE(
+		!syscall(SYS_mbind, mem, len, MPOL_PREFERRED, nodes, KT_MAX_NODE + 1, 0),
+		"mbind: %m");
+	KT_REQUIRE(!madvise(mem, len, 23 /* MADV_POPULATE_WRITE */), "populating: %m");
+}
+
 /* More than the target has room for: the rest stays, in order and unharmed. */
 static void target_full(void)
 {
-	char path[80];
+	size_t len = 128 << 20;
+	char *mem = kt_alloc_on(len, kt.ddr, SEED);
 	struct ferry_result r;
-	size_t len;
-	char *mem;
-	long free_kb;
 
-	snprintf(path, sizeof(path), "/sys/devices/system/node/node%d/meminfo", kt.hbm);
-	free_kb = kt_file_key(path, "MemFree:");
-	KT_REQUIRE(free_kb > 0, "no MemFree in %s", path);
-	/* The kernel finds more than is free now, by reclaim. */
-	len = ((size_t)free_kb * 1024 + (96 << 20)) & ~(kt.page - 1);
-	mem = kt_alloc_on(len, kt.ddr, SEED);
-	r = api_migrate_async(mem, len, kt.hbm, 0);
-	API_EXPECT_SUM(r, len);
-	KT_EXPECT(r.nomem > 0, "all had room");
-	KT_EXPECT(r.moved > 0, "nothing moved");
-	KT_EXPECT_EQ(r.nomem + r.moved, len / kt.page);
-	KT_EXPECT_EQ(kt_on(mem, len, kt.hbm), r.moved);
-	KT_EXPECT_EQ(kt_on(mem, len, kt.ddr), r.nomem);
-	KT_EXPECT_DATA(mem, len, SEED);
-	printf("     %lu moved, %lu had no room\n", (long)r.moved, (long)r.nomem);
+	occupy(kt.hbm, 48 << 20);
+	for (int i = 0; i < 2; i++) {
+		r = i ? api_migrate(mem, len, kt.hbm, 0)
+		      : api_migrate_async(mem, len, kt.hbm, 0);
+		API_EXPECT_SUM(r, len);
+		KT_EXPECT(r.nomem > 0, "all had room");
+		KT_EXPECT(i || r.moved > 0, "nothing moved");
+		KT_EXPECT_EQ(r.nomem + r.moved + r.already, len / kt.page);
+		KT_EXPECT_EQ(kt_on(mem, len, kt.hbm), r.moved + r.already);
+		KT_EXPECT_EQ(kt_on(mem, len, kt.ddr), r.nomem);
+		KT_EXPECT_DATA(mem, len, SEED);
+		printf("     %lu moved, %lu had no room\n", (long)r.moved, (long)r.nomem);
+	}
 }
 
 static void huge_pages(void)

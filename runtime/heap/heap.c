@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "heap/jemalloc_private.h"
@@ -191,14 +190,9 @@ static unsigned int meant_kind(void *ptr)
 
 static void require_own(const void *ptr, const char *function)
 {
-	static const char text[] = ": this memory is not from Ferry\n";
-	ssize_t ignored;
-
 	if (region_of(ptr) >= 0)
 		return;
-	ignored = write(STDERR_FILENO, function, strlen(function));
-	ignored = write(STDERR_FILENO, text, sizeof(text) - 1);
-	(void)ignored;
+	fprintf(stderr, "ferry: %s(%p): this memory is not from Ferry\n", function, ptr);
 	abort();
 }
 

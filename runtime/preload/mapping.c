@@ -188,12 +188,14 @@ EXPORT void *mremap(void *old_addr, size_t old_len, size_t new_len, int flags, .
 {
 	void *new_addr = NULL, *mapped;
 	int saved;
-	va_list args;
 
-	va_start(args, flags);
-	if (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP))
+	if (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) {
+		va_list args;
+
+		va_start(args, flags);
 		new_addr = va_arg(args, void *);
-	va_end(args);
+		va_end(args);
+	}
 	if (inside || !may_be_recorded())
 		return direct_mremap(old_addr, old_len, new_len, flags, new_addr);
 	enter();

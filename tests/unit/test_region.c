@@ -25,6 +25,13 @@
 #define PAGE ((size_t)4096)
 #define MIB  ((size_t)1 << 20)
 
+/* A child cannot join its parent's threads. */
+const char *__tsan_default_options(void);
+__attribute__((visibility("default"))) const char *__tsan_default_options(void)
+{
+	return "report_thread_leaks=0";
+}
+
 /* In a child, so that a failed check must end it. */
 #define CHECK(condition)                                                                 \
 	do {                                                                             \
@@ -257,6 +264,8 @@ static void no_hbm_no_limit(void)
 
 /* ---- limited address space ----------------------------------------------- */
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
 static size_t address_space(void)
 {
 	unsigned long pages = 0;
@@ -270,10 +279,6 @@ static size_t address_space(void)
 /* Under RLIMIT_AS most of the limit can be had, in many cuts or in one. */
 static void limited_address_space(void)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-	/* The sanitizers' shadow is address space itself. */
-	return;
-#else
 	struct rlimit limit;
 	size_t total = 0, large;
 	char *addr;
@@ -295,8 +300,16 @@ static void limited_address_space(void)
 	CHECK(total > 640 * MIB);
 	/* and the process still goes on */
 	CHECK(!region_alloc(REGION_HBM, 64 * MIB, PAGE, false));
-#endif
 }
+
+#else
+
+/* The sanitizers' shadow is address space itself. */
+static void limited_address_space(void)
+{
+}
+
+#endif
 
 static void absurd_sizes(void)
 {

@@ -78,8 +78,8 @@ machine_arguments()
 {
 	local kernel_args machine=q35 cpu=max
 
-	# Emulated CPUs share the host's with whatever else runs there: a wait of seconds is no stall.
-	kernel_args="console=ttyS0 nokaslr panic=-1 oops=panic sysrq_always_enabled"
+	# Emulated CPUs share the host's with whatever else runs there: a late timer or a wait of seconds is no fault.
+	kernel_args="console=ttyS0 nokaslr no_timer_check panic=-1 oops=panic sysrq_always_enabled"
 	kernel_args+=" rcupdate.rcu_cpu_stall_timeout=120 watchdog_thresh=60$append"
 	[[ $topology = one ]] || machine+=,hmat=on
 	# A socket each, for the kernel warns of one last level cache on two nodes.

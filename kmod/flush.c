@@ -23,8 +23,7 @@
  *
  * Not done where that is not known to suffice: secondary MMUs (their TLBs are
  * reached through notifiers only), Xen PV, CPUs that keep TLB entries without
- * regard to the generation (CONFIG_BROADCAST_TLB_FLUSH), page table checking
- * (its hooks are not exported).
+ * regard to the generation (CONFIG_BROADCAST_TLB_FLUSH).
  *
  * Locking: mmap_lock held for reading; the marks are set and put back under
  * the PTL.
@@ -38,8 +37,7 @@
 #include "ferry.h"
 
 #if defined(CONFIG_X86_64) && defined(CONFIG_NUMA_BALANCING) && \
-	!defined(CONFIG_BROADCAST_TLB_FLUSH) && \
-	!defined(CONFIG_PAGE_TABLE_CHECK)
+	!defined(CONFIG_BROADCAST_TLB_FLUSH)
 
 #include <asm/cpufeature.h>
 #include <asm/tlbflush.h>

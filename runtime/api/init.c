@@ -32,6 +32,7 @@ static void say_no_hbm(void)
 static void init(void)
 {
 	const char *error = NULL;
+	int err;
 
 	runtime.config = config_get(&error);
 	if (runtime.config)
@@ -42,7 +43,13 @@ static void init(void)
 	}
 	if (!node_set_count(&runtime.topology->tier[FERRY_TIER_HBM]))
 		say_no_hbm();
-	region_init(runtime.topology, runtime.config->hbm_limit);
+	err = region_init(runtime.topology, runtime.config->hbm_limit);
+	if (err)
+		fprintf(stderr,
+			"ferry: memory policies cannot be set (mbind: %s); the kernel "
+			"places "
+			"all memory\n",
+			strerror(-err));
 	usable = true;
 }
 

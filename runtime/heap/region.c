@@ -58,37 +58,11 @@ static uint64_t hbm_units, hbm_units_limit = UINT64_MAX;
 static size_t overflow_bytes;
 
 static bool has_policy; /* never changes after region_init() */
-static atomic_int policy_error;
 static uint64_t memory_bytes;
 
 static uintptr_t granule_up(uintptr_t value)
 {
 	return (value + GRANULE_SIZE - 1) & ~(GRANULE_SIZE - 1);
-}
-
-void region_init(const struct topology *topology, uint64_t hbm_limit)
-{
-	const struct node_set *ddr = &topology->tier[FERRY_TIER_DDR];
-	const struct node_set *hbm = &topology->tier[FERRY_TIER_HBM];
-	unsigned int hbm_count = (unsigned int)node_set_count(hbm);
-	unsigned int count = (unsigned int)node_set_count(ddr) + hbm_count;
-	struct region *interleave = &regions[REGION_INTERLEAVE];
-
-	has_policy = hbm_count > 0;
-	regions[REGION_DDR].mode = MPOL_PREFERRED_MANY;
-	regions[REGION_DDR].nodes = *ddr;
-	regions[REGION_HBM].mode = MPOL_PREFERRED_MANY;
-	regions[REGION_HBM].nodes = *hbm;
-	interleave->mode = MPOL_INTERLEAVE;
-	for (size_t i = 0; i < NODE_SET_WORDS; i++)
-		interleave->nodes.word[i] = ddr->word[i] | hbm->word[i];
-
-	regions[REGION_HBM].hbm_weight = has_policy ? count : 0;
-	interleave->hbm_weight = hbm_count;
-	hbm_units_limit = hbm_limit > UINT64_MAX / count ? UINT64_MAX : hbm_limit * count;
-
-	for (int i = 0; i < topology->node_count; i++)
-		memory_bytes += topology->node[i].total_bytes;
 }
 
 int region_of(const void *addr)
@@ -117,9 +91,47 @@ int region_apply_policy(void *addr, size_t len, enum region_kind kind, unsigned 
 	return 0;
 }
 
-int region_policy_error(void)
+/* Whether the kernel takes the policies, tried on a page: 0 or -errno. */
+static int try_policies(void)
 {
-	return atomic_load_explicit(&policy_error, memory_order_relaxed);
+	size_t size = (size_t)sysconf(_SC_PAGESIZE);
+	void *page = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int err = 0;
+
+	if (page == MAP_FAILED)
+		return 0; /* no memory is not the policies' fault */
+	for (int kind = 0; !err && kind < REGION_PLACED; kind++)
+		err = region_apply_policy(page, size, (enum region_kind)kind, 0);
+	munmap(page, size);
+	if (err)
+		has_policy = false;
+	return err;
+}
+
+int region_init(const struct topology *topology, uint64_t hbm_limit)
+{
+	const struct node_set *ddr = &topology->tier[FERRY_TIER_DDR];
+	const struct node_set *hbm = &topology->tier[FERRY_TIER_HBM];
+	unsigned int hbm_count = (unsigned int)node_set_count(hbm);
+	unsigned int count = (unsigned int)node_set_count(ddr) + hbm_count;
+	struct region *interleave = &regions[REGION_INTERLEAVE];
+
+	has_policy = hbm_count > 0;
+	regions[REGION_DDR].mode = MPOL_PREFERRED_MANY;
+	regions[REGION_DDR].nodes = *ddr;
+	regions[REGION_HBM].mode = MPOL_PREFERRED_MANY;
+	regions[REGION_HBM].nodes = *hbm;
+	interleave->mode = MPOL_INTERLEAVE;
+	for (size_t i = 0; i < NODE_SET_WORDS; i++)
+		interleave->nodes.word[i] = ddr->word[i] | hbm->word[i];
+
+	regions[REGION_HBM].hbm_weight = has_policy ? count : 0;
+	interleave->hbm_weight = hbm_count;
+	hbm_units_limit = hbm_limit > UINT64_MAX / count ? UINT64_MAX : hbm_limit * count;
+
+	for (int i = 0; i < topology->node_count; i++)
+		memory_bytes += topology->node[i].total_bytes;
+	return try_policies();
 }
 
 /* ---- reserving and opening ----------------------------------------------- */
@@ -162,7 +174,6 @@ static bool reserve(enum region_kind kind, size_t need)
 	size_t size = reservation_size(region, need);
 	int count = atomic_load_explicit(&reservation_count, memory_order_relaxed);
 	uintptr_t start = 0;
-	int err;
 
 	if (count == RESERVATIONS_MAX)
 		return false;
@@ -176,9 +187,10 @@ static bool reserve(enum region_kind kind, size_t need)
 		return false;
 	if (kind == REGION_METADATA) /* where the kernel knows huge pages */
 		madvise((void *)start, size, MADV_NOHUGEPAGE);
-	err = region_apply_policy((void *)start, size, kind, 0);
-	if (err)
-		atomic_store_explicit(&policy_error, err, memory_order_relaxed);
+	if (region_apply_policy((void *)start, size, kind, 0)) {
+		munmap((void *)start, size);
+		return false;
+	}
 	reservations[count] = (struct reservation){start, start + size, kind};
 	atomic_store_explicit(&reservation_count, count + 1, memory_order_release);
 	region->opened = start;
@@ -389,7 +401,9 @@ void region_uncharge(enum region_kind kind, size_t bytes)
 void region_usage(struct region_usage *out)
 {
 	pthread_mutex_lock(&lock);
+	out->reserved_bytes = 0;
 	for (int kind = 0; kind < REGION_KINDS; kind++) {
+		out->reserved_bytes += regions[kind].reserved_bytes;
 		out->used_bytes[kind] = regions[kind].used_bytes;
 		out->peak_bytes[kind] = regions[kind].peak_bytes;
 	}

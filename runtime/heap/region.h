@@ -53,9 +53,11 @@ enum region_kind {
 /*
  * @hbm_limit: most bytes of HBM in use at once, UINT64_MAX for no limit. HBM's
  * region counts whole, interleaved memory with the share of its nodes that are
- * HBM. Once a process, before any other call; @topology stays in use.
+ * HBM. Once a process, before any other call. 0; or the -errno that keeps
+ * memory policies from being set, a cpuset without the HBM nodes for example:
+ * the regions then do without.
  */
-void region_init(const struct topology *topology, uint64_t hbm_limit);
+int region_init(const struct topology *topology, uint64_t hbm_limit);
 
 /*
  * Cuts @size bytes out of @kind's region; @size and @alignment (a power of
@@ -107,14 +109,12 @@ void region_uncharge(enum region_kind kind, size_t bytes);
 int region_apply_policy(void *addr, size_t len, enum region_kind kind,
 			unsigned int flags);
 
-/* 0, or the -errno that kept a region from having its memory policy. */
-int region_policy_error(void);
-
 struct region_usage {
 	size_t used_bytes[REGION_KINDS];     /* cut out of each region */
 	size_t peak_bytes[REGION_KINDS];     /* the most of it at once */
 	size_t charged_bytes[REGION_PLACED]; /* mappings outside */
 	size_t overflow_bytes;               /* meant for HBM, answered by DDR, ever */
+	size_t reserved_bytes;               /* of address space, all regions together */
 };
 void region_usage(struct region_usage *out);
 

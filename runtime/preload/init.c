@@ -263,8 +263,8 @@ static bool wants_hbm(void)
 __attribute__((constructor(101))) static void init(int argc, char **argv, char **envp)
 {
 	static struct topology topology;
+	int policy_err, err;
 	bool has_hbm;
-	int err;
 
 	(void)argc;
 	(void)argv;
@@ -276,7 +276,10 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 	has_hbm = node_set_count(&topology.tier[FERRY_TIER_HBM]) > 0;
 	if (!has_hbm && wants_hbm() && !has_variable(envp, "FERRY_SAID_NO_HBM=1"))
 		say("this machine has no HBM; all memory is DDR");
-	region_init(&topology, preload.config.hbm_limit);
+	policy_err = region_init(&topology, preload.config.hbm_limit);
+	if (policy_err && !has_variable(envp, "FERRY_SAID_NO_HBM=1"))
+		say("memory policies cannot be set (mbind: %s); placement is off",
+		    strerror(-policy_err));
 	set_options();
 	/* Before jemalloc registers its handlers. */
 	if (pthread_atfork(fork_prepare, fork_parent, fork_child)) {
@@ -289,7 +292,7 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 		    err == EBUSY ? "it was in use before Ferry started" : strerror(err));
 		return;
 	}
-	preload.place_mappings = has_hbm;
+	preload.place_mappings = has_hbm && !policy_err;
 	preload.active = true;
 	if (preload.config.stats)
 		summary_init();

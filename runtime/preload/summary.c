@@ -191,14 +191,9 @@ static void print_head(const struct region_usage *usage)
 	add_size(&line, usage->overflow_bytes);
 	add(&line, ", mappings placed: %llu (", (unsigned long long)mappings.placed);
 	add_size(&line, mappings.placed_bytes);
-	add(&line, ")");
+	add(&line, "), address space reserved: ");
+	add_size(&line, usage->reserved_bytes);
 	end(&line);
-	if (region_policy_error()) {
-		begin(&line);
-		add(&line, "a region has no memory policy: mbind: %s",
-		    strerror(-region_policy_error()));
-		end(&line);
-	}
 }
 
 __attribute__((destructor)) static void print_summary(void)

@@ -195,8 +195,8 @@ enum ferry_query_mode {
  *	otherwise 0
  * @addr: start address
  * @len: length in bytes, not 0
- * @granule_bytes: FERRY_QUERY_COUNTS: bytes of a granule, a power of two and
- *	at least one page; otherwise 0
+ * @granule_bytes: FERRY_QUERY_COUNTS: bytes of a granule, a power of two, at
+ *	least one page and fewer than 2^32 pages; otherwise 0
  * @out: user pointer to the answer
  * @out_bytes: its size; ENOSPC when the answer does not fit
  *

@@ -22,11 +22,10 @@
 #include "preload/preload.h"
 #include "topology/topology.h"
 
-/* Bounds of jemalloc's large size classes, and its default for oversized. */
-#define LARGE_LEAST ((size_t)16 << 10)
+/* jemalloc's largest small class, and its defaults for what is cached and oversized. */
+#define SMALL_MOST  ((size_t)14 << 10)
 #define CACHED_MOST ((size_t)32 << 10)
 #define OVERSIZED   ((size_t)8 << 20)
-#define SMALL_MOST  ((size_t)14 << 10)
 
 /*
  * jemalloc's own default is four arenas for each CPU. To set one up takes some
@@ -86,8 +85,7 @@ static unsigned int cpu_count(void)
 
 /* ---- options ------------------------------------------------------------- */
 
-/* false, after saying so, if jemalloc cannot do it. */
-static bool choose_kinds(void)
+static void choose_kinds(void)
 {
 	const struct config *config = &preload.config;
 
@@ -101,17 +99,10 @@ static bool choose_kinds(void)
 		preload.heap_kind = preload.large_kind = REGION_INTERLEAVE;
 		break;
 	case POLICY_THRESHOLD:
-		if (config->min_size < LARGE_LEAST) {
-			say("FERRY_MIN_SIZE=%zu is too small for FERRY_POLICY=threshold; "
-			    "allowed is 16K or more; placement is off",
-			    config->min_size);
-			return false;
-		}
 		preload.large_kind = REGION_HBM;
 		preload.threshold = config->min_size;
 		break;
 	}
-	return true;
 }
 
 /*
@@ -252,7 +243,8 @@ static bool read_surroundings(struct topology *topology, char *const envp[])
 		say("%s; placement is off", error);
 		return false;
 	}
-	return choose_kinds();
+	choose_kinds();
+	return true;
 }
 
 static bool wants_hbm(void)
@@ -290,6 +282,7 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 	if (err) {
 		say("jemalloc's arenas cannot be placed: %s; placement is off",
 		    err == EBUSY ? "it was in use before Ferry started" : strerror(err));
+		preload.threshold = 0;
 		return;
 	}
 	preload.place_mappings = has_hbm && !policy_err;

@@ -120,8 +120,10 @@ static void add_size(struct line *line, uint64_t bytes)
 {
 	if (bytes >= UINT64_C(10) << 30)
 		add(line, "%.1f GiB", (double)bytes / (1 << 30));
-	else
+	else if (bytes >= UINT64_C(1) << 20 || !bytes)
 		add(line, "%.1f MiB", (double)bytes / (1 << 20));
+	else
+		add(line, "%.1f KiB", (double)bytes / (1 << 10));
 }
 
 static void begin(struct line *line)

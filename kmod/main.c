@@ -128,7 +128,18 @@ static struct miscdevice ferry_device = {
 	.fops = &ferry_fops,
 };
 
-module_misc_device(ferry_device);
+static int __init ferry_init(void)
+{
+	ferry_device.groups = ferry_stats_groups();
+	return misc_register(&ferry_device);
+}
+module_init(ferry_init);
+
+static void __exit ferry_exit(void)
+{
+	misc_deregister(&ferry_device);
+}
+module_exit(ferry_exit);
 
 MODULE_DESCRIPTION("Moves a process's own memory between NUMA nodes");
 MODULE_AUTHOR("The Ferry developers");

@@ -11,6 +11,7 @@
  *   flush.c    one TLB shootdown for a chunk in place of one for each page
  *   pool.c     free pages on the target node
  *   query.c    where pages are
+ *   scan.c     which pages have been accessed
  *   walk.c     from an address to its page table
  *   stats.c    counters and tracepoints
  *   compat.h   differences between kernels
@@ -81,11 +82,13 @@ void ferry_batch_free(struct ferry_batch *batch);
 int ferry_batch_put_result(const struct ferry_batch *batch, u32 index,
 			   const struct ferry_ioc_result *result);
 int ferry_query_read(struct ferry_ioc_query *query, const void __user *src);
+int ferry_scan_read(struct ferry_ioc_scan *scan, const void __user *src);
 
-/* ---- migrate.c, query.c, uring.c -------------------------------------- */
+/* ---- migrate.c, query.c, scan.c, uring.c ------------------------------ */
 
 int ferry_migrate(const void __user *arg);
 int ferry_query(const void __user *arg);
+int ferry_scan(const void __user *arg);
 int ferry_request(struct ferry_file *file, unsigned int op,
 		  void __user *arg);
 bool ferry_interrupted(void);
@@ -103,7 +106,8 @@ enum ferry_level {
 /**
  * struct ferry_spot - what the levels above the page table say of an address
  * @level: what is there
- * @pmd: TABLE: the entry that points to the page table
+ * @pmd: TABLE: the entry that points to the page table; HUGE: that of the huge
+ *	page, NULL if it is of a higher level
  * @pfn: HUGE, MOVING: first page frame of the huge page
  * @end: end of the addresses of which this is true
  */

@@ -240,3 +240,28 @@ int ferry_query_read(struct ferry_ioc_query *query, const void __user *src)
 	}
 	return check_extent(&query->addr, query->len);
 }
+
+/**
+ * ferry_scan_read() - copy and check a FERRY_IOC_SCAN request
+ * @scan: filled in; the address is untagged
+ * @src: the caller's struct ferry_ioc_scan
+ *
+ * Whether @out_bytes is enough is left to the one who answers.
+ *
+ * Return: 0, -E2BIG, -EFAULT or -EINVAL.
+ */
+int ferry_scan_read(struct ferry_ioc_scan *scan, const void __user *src)
+{
+	int err;
+
+	err = ferry_copy_struct(scan, sizeof(*scan), src);
+	if (err)
+		return err;
+	if (scan->flags & ~FERRY_SCAN_PEEK)
+		return -EINVAL;
+	if (!is_power_of_2(scan->granule_bytes) ||
+	    scan->granule_bytes < PAGE_SIZE ||
+	    scan->granule_bytes > FERRY_SCAN_GRANULE_MAX)
+		return -EINVAL;
+	return check_extent(&scan->addr, scan->len);
+}

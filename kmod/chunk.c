@@ -37,6 +37,7 @@
 #include <linux/pgtable.h>
 #include <linux/rmap.h>
 #include <linux/swapops.h>
+#include <linux/timekeeping.h>
 #include <linux/userfaultfd_k.h>
 
 #include "ferry.h"
@@ -303,10 +304,12 @@ static unsigned int fill_run(struct ferry_chunk *chunk, unsigned int first,
 		new = take_locked(chunk);
 		if (!new)
 			break;
-		if (old)
+		if (old) {
 			copy_highpage(new, old);
-		else if (!want_init_on_alloc(GFP_HIGHUSER_MOVABLE))
+			chunk->copy_bytes += PAGE_SIZE;
+		} else if (!want_init_on_alloc(GFP_HIGHUSER_MOVABLE)) {
 			clear_highpage(new);
+		}
 		chunk->dst[i] = migrate_pfn(page_to_pfn(new));
 		nr++;
 	}
@@ -351,6 +354,8 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 		.dst = chunk->dst + first,
 		.flags = MIGRATE_VMA_SELECT_SYSTEM,
 	};
+	unsigned int filled;
+	u64 begin;
 	int err;
 
 	ferry_flush_mark(&chunk->marks, vma, args.start, args.end);
@@ -360,7 +365,10 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 	if (WARN_ON_ONCE(err))
 		return;
 
-	if (fill_run(chunk, first, end)) {
+	begin = ktime_get_ns();
+	filled = fill_run(chunk, first, end);
+	chunk->copy_ns += ktime_get_ns() - begin;
+	if (filled) {
 		migrate_vma_pages(&args);
 		settle_run(chunk, first, end);
 	}

@@ -10,7 +10,10 @@
 #include <linux/gfp.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
+#include <linux/page_idle.h>
+#include <linux/pgtable.h>
 #include <linux/sched.h>
+#include <linux/swap.h>
 
 #ifdef FERRY_HAVE_URING_CMD_H
 #include <linux/io_uring/cmd.h>
@@ -76,6 +79,51 @@ static inline void ferry_allowed_nodes(nodemask_t *nodes)
 	nodes_and(*nodes, *nodes, node_states[N_MEMORY]);
 #else
 	*nodes = node_states[N_MEMORY];
+#endif
+}
+
+/*
+ * ptep_test_and_clear_young() and its like for huge pages, under the PTL. Those
+ * of x86 are not inline and not exported, but are no more than this.
+ */
+static inline void ferry_pte_clear_young(struct vm_area_struct *vma,
+					 unsigned long addr, pte_t *pte)
+{
+#ifdef CONFIG_X86
+	clear_bit(_PAGE_BIT_ACCESSED, (unsigned long *)pte);
+#else
+	ptep_test_and_clear_young(vma, addr, pte);
+#endif
+}
+
+static inline void ferry_pmd_clear_young(struct vm_area_struct *vma,
+					 unsigned long addr, pmd_t *pmd)
+{
+#ifdef CONFIG_X86
+	clear_bit(_PAGE_BIT_ACCESSED, (unsigned long *)pmd);
+#else
+	pmdp_test_and_clear_young(vma, addr, pmd);
+#endif
+}
+
+/*
+ * Leave for reclaim what was taken from a page's accessed bit. Called under the
+ * PTL. A kernel without the young flag takes the access for one by read(2).
+ */
+static inline void ferry_keep_young(struct page *page)
+{
+	struct folio *folio = page_folio(page);
+
+#ifdef CONFIG_PAGE_IDLE_FLAG
+	const unsigned long flags = BIT(PG_young) | BIT(PG_idle);
+
+	/* Often so already: then the folio's cache line stays clean. */
+	if ((READ_ONCE(folio->flags) & flags) == BIT(PG_young))
+		return;
+	folio_set_young(folio);
+	folio_clear_idle(folio);
+#else
+	folio_mark_accessed(folio);
 #endif
 }
 

@@ -11,7 +11,9 @@
  *   flush.c    one TLB shootdown for a chunk in place of one for each page
  *   pool.c     free pages on the target node
  *   query.c    where pages are
+ *   scan.c     which pages have been accessed
  *   walk.c     from an address to its page table
+ *   stats.c    counters and tracepoints
  *   compat.h   differences between kernels
  *
  * Locks. The module has none of its own: a request is used by one task only,
@@ -30,10 +32,12 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
+#include <linux/percpu.h>
 #include <linux/types.h>
 
 #include <ferry/ferry_ioctl.h>
 
+struct attribute_group;
 struct io_uring_cmd;
 
 #ifndef CONFIG_64BIT
@@ -78,11 +82,13 @@ void ferry_batch_free(struct ferry_batch *batch);
 int ferry_batch_put_result(const struct ferry_batch *batch, u32 index,
 			   const struct ferry_ioc_result *result);
 int ferry_query_read(struct ferry_ioc_query *query, const void __user *src);
+int ferry_scan_read(struct ferry_ioc_scan *scan, const void __user *src);
 
-/* ---- migrate.c, query.c, uring.c -------------------------------------- */
+/* ---- migrate.c, query.c, scan.c, uring.c ------------------------------ */
 
 int ferry_migrate(const void __user *arg);
 int ferry_query(const void __user *arg);
+int ferry_scan(const void __user *arg);
 int ferry_request(struct ferry_file *file, unsigned int op,
 		  void __user *arg);
 bool ferry_interrupted(void);
@@ -100,7 +106,8 @@ enum ferry_level {
 /**
  * struct ferry_spot - what the levels above the page table say of an address
  * @level: what is there
- * @pmd: TABLE: the entry that points to the page table
+ * @pmd: TABLE: the entry that points to the page table; HUGE: that of the huge
+ *	page, NULL if it is of a higher level
  * @pfn: HUGE, MOVING: first page frame of the huge page
  * @end: end of the addresses of which this is true
  */
@@ -188,6 +195,10 @@ enum ferry_outcome {
  * @pfn: page frame the current pass means to move
  * @src: migrate_vma's view of the pages
  * @dst: migrate_vma's view of their new places
+ * @copy_ns: time it took to copy and zero pages
+ * @copy_bytes: what was copied
+ * @locked_at: when mmap_lock was last taken
+ * @stall_ns: time mmap_lock was held
  * @marks: entries marked by flush.c
  * @pool: pages on the target node
  */
@@ -202,11 +213,57 @@ struct ferry_chunk {
 	unsigned long pfn[FERRY_CHUNK_PAGES];
 	unsigned long src[FERRY_CHUNK_PAGES];
 	unsigned long dst[FERRY_CHUNK_PAGES];
+	u64 copy_ns;
+	u64 copy_bytes;
+	u64 locked_at;
+	u64 stall_ns;
 	struct ferry_marks marks;
 	struct ferry_pool pool;
 };
 
 unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,
 			      struct vm_area_struct *vma);
+
+/* ---- stats.c ---------------------------------------------------------- */
+
+/* The files of the same names in sysfs; ferry(4) describes them. */
+enum ferry_stat {
+	FERRY_STAT_BATCHES,
+	FERRY_STAT_IN_FLIGHT,
+	FERRY_STAT_CHUNKS,
+	FERRY_STAT_MOVED,
+	FERRY_STAT_POPULATED,
+	FERRY_STAT_ALREADY,
+	FERRY_STAT_BUSY,
+	FERRY_STAT_NOMEM,
+	FERRY_STAT_HOLE,
+	FERRY_STAT_UNSUPPORTED,
+	FERRY_STAT_HUGE,
+	FERRY_STAT_COPY_BYTES,
+	FERRY_STAT_COPY_NS,
+	FERRY_STAT_STALL_NS,
+	FERRY_STAT_STALL_MAX_NS,
+	FERRY_NR_STATS
+};
+
+/**
+ * struct ferry_stats - what has happened on one CPU since the module was loaded
+ * @value: by enum ferry_stat
+ */
+struct ferry_stats {
+	u64 value[FERRY_NR_STATS];
+};
+
+DECLARE_PER_CPU(struct ferry_stats, ferry_stats);
+
+/* One instruction on x86; any context */
+static inline void ferry_stat_add(enum ferry_stat stat, u64 value)
+{
+	this_cpu_add(ferry_stats.value[stat], value);
+}
+
+void ferry_stat_max(enum ferry_stat stat, u64 value);
+void ferry_stats_range(const struct ferry_ioc_result *result);
+const struct attribute_group **ferry_stats_groups(void);
 
 #endif /* FERRY_H */

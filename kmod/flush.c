@@ -136,11 +136,15 @@ static void restore_table(pte_t *pte, void *arg)
 
 	for (addr = marks->start; addr < marks->end;
 	     addr += PAGE_SIZE, pte++, old++) {
-		if (pte_none(*old) || !pte_same(ptep_get(pte), marked(*old)))
+		pte_t now = ptep_get(pte);
+
+		/* A scan may have cleared ACCESSED meanwhile; let it be. */
+		if (!pte_young(now))
+			*old = pte_mkold(*old);
+		if (pte_none(*old) || !pte_same(now, marked(*old)))
 			continue;
 		ptep_modify_prot_start(marks->vma, addr, pte);
-		ptep_modify_prot_commit(marks->vma, addr, pte, marked(*old),
-					*old);
+		ptep_modify_prot_commit(marks->vma, addr, pte, now, *old);
 	}
 }
 

@@ -34,7 +34,8 @@ static int ferry_info(void __user *arg)
 		.size = sizeof(info),
 		.abi = FERRY_ABI_VERSION,
 		.features = FERRY_FEATURE_MIGRATE | FERRY_FEATURE_QUERY |
-			    FERRY_FEATURE_URING | FERRY_FEATURE_POPULATE,
+			    FERRY_FEATURE_URING | FERRY_FEATURE_POPULATE |
+			    FERRY_FEATURE_SCAN,
 		.page_size = PAGE_SIZE,
 		.chunk_bytes = FERRY_CHUNK_BYTES,
 		.max_ranges = FERRY_MAX_RANGES,
@@ -76,6 +77,8 @@ int ferry_request(struct ferry_file *file, unsigned int op,
 		return ferry_migrate(arg);
 	case FERRY_IOC_QUERY:
 		return ferry_query(arg);
+	case FERRY_IOC_SCAN:
+		return ferry_scan(arg);
 	default:
 		return -ENOTTY;
 	}
@@ -128,7 +131,18 @@ static struct miscdevice ferry_device = {
 	.fops = &ferry_fops,
 };
 
-module_misc_device(ferry_device);
+static int __init ferry_init(void)
+{
+	ferry_device.groups = ferry_stats_groups();
+	return misc_register(&ferry_device);
+}
+module_init(ferry_init);
+
+static void __exit ferry_exit(void)
+{
+	misc_deregister(&ferry_device);
+}
+module_exit(ferry_exit);
 
 MODULE_DESCRIPTION("Moves a process's own memory between NUMA nodes");
 MODULE_AUTHOR("The Ferry developers");

@@ -13,10 +13,12 @@
 #include <linux/oom.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
+#include <linux/timekeeping.h>
 #include <linux/userfaultfd_k.h>
 
 #include "compat.h"
 #include "ferry.h"
+#include "ferry_trace.h"
 
 /*
  * How often a chunk is gone over. A page that a fault or the scan of reclaim
@@ -56,7 +58,26 @@ static u64 pages(unsigned long start, unsigned long end)
 	return (end - start) >> PAGE_SHIFT;
 }
 
-static void tally(const struct ferry_chunk *chunk,
+/* Take mmap_lock, and count how long it is held: so long faults may wait. */
+static int lock(struct ferry_chunk *chunk)
+{
+	if (mmap_read_lock_killable(current->mm))
+		return -EINTR;
+	chunk->locked_at = ktime_get_ns();
+	return 0;
+}
+
+static void unlock(struct ferry_chunk *chunk)
+{
+	const u64 held = ktime_get_ns() - chunk->locked_at;
+
+	mmap_read_unlock(current->mm);
+	chunk->stall_ns += held;
+	ferry_stat_add(FERRY_STAT_STALL_NS, held);
+	ferry_stat_max(FERRY_STAT_STALL_MAX_NS, held);
+}
+
+static void tally(const struct ferry_chunk *chunk, unsigned int passes,
 		  struct ferry_ioc_result *result)
 {
 	unsigned int i, nr[FERRY_NR_OUTCOMES] = {};
@@ -71,6 +92,11 @@ static void tally(const struct ferry_chunk *chunk,
 	result->hole += nr[FERRY_HOLE];
 	result->unsupported += nr[FERRY_UNSUPPORTED];
 	result->huge += nr[FERRY_HUGE];
+
+	ferry_stat_add(FERRY_STAT_CHUNKS, 1);
+	ferry_stat_add(FERRY_STAT_COPY_BYTES, chunk->copy_bytes);
+	ferry_stat_add(FERRY_STAT_COPY_NS, chunk->copy_ns);
+	trace_chunk_end(chunk, nr, passes);
 }
 
 /* Another pass over a chunk whose VMA may have changed since */
@@ -81,7 +107,7 @@ static unsigned int repeat_pass(struct ferry_chunk *chunk, bool populate)
 	struct vm_area_struct *vma;
 	unsigned int left = 0;
 
-	if (mmap_read_lock_killable(mm))
+	if (lock(chunk))
 		return 0;
 	vma = find_vma(mm, chunk->start);
 	if (vma && vma->vm_start <= chunk->start && vma->vm_end >= end &&
@@ -89,7 +115,7 @@ static unsigned int repeat_pass(struct ferry_chunk *chunk, bool populate)
 		chunk->populate = populate && is_fillable(vma);
 		left = ferry_chunk_pass(chunk, vma);
 	}
-	mmap_read_unlock(mm);
+	unlock(chunk);
 	return left;
 }
 
@@ -141,16 +167,19 @@ static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
 	struct vm_area_struct *vma;
 	unsigned int left, pass;
 
-	if (mmap_read_lock_killable(mm))
+	chunk->copy_ns = 0;
+	chunk->copy_bytes = 0;
+	chunk->stall_ns = 0;
+	if (lock(chunk))
 		return -EINTR;
 	/* The OOM killer has taken this memory, and the task is dying. */
 	if (check_stable_address_space(mm)) {
-		mmap_read_unlock(mm);
+		unlock(chunk);
 		return -EINTR;
 	}
 	*addr = skip(mm, *addr, end, populate, &vma, result);
 	if (*addr == end) {
-		mmap_read_unlock(mm);
+		unlock(chunk);
 		return 0;
 	}
 	end = min3(end, vma->vm_end,
@@ -159,15 +188,16 @@ static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
 	chunk->nr = pages(*addr, end);
 	chunk->populate = populate && is_fillable(vma);
 	memset(chunk->outcome, FERRY_PENDING, chunk->nr);
+	trace_chunk_begin(chunk);
 	left = ferry_chunk_pass(chunk, vma);
-	mmap_read_unlock(mm);
+	unlock(chunk);
 
 	for (pass = 1; left && pass < MAX_PASSES && !ferry_interrupted();
 	     pass++) {
 		cond_resched();
 		left = repeat_pass(chunk, populate);
 	}
-	tally(chunk, result);
+	tally(chunk, pass, result);
 	*addr = end;
 	return 0;
 }
@@ -219,6 +249,7 @@ static int migrate_batch(const struct ferry_batch *batch,
 
 		err = migrate_range(chunk, &batch->ranges[i], &result);
 		result.error = err;
+		ferry_stats_range(&result);
 		done += result.moved + result.populated;
 		if (ferry_batch_put_result(batch, i, &result))
 			err = -EFAULT;
@@ -242,6 +273,9 @@ int ferry_migrate(const void __user *arg)
 	ret = ferry_batch_read(&batch, arg);
 	if (ret)
 		return ret;
+	ferry_stat_add(FERRY_STAT_BATCHES, 1);
+	ferry_stat_add(FERRY_STAT_IN_FLIGHT, 1);
+	trace_batch_begin(&batch.args);
 
 	ret = -ENOMEM;
 	chunk = kvzalloc(sizeof(*chunk), GFP_KERNEL_ACCOUNT);
@@ -254,6 +288,8 @@ int ferry_migrate(const void __user *arg)
 	ferry_pool_drain(&chunk->pool);
 	kvfree(chunk);
 out:
+	trace_batch_end(ret);
+	ferry_stat_add(FERRY_STAT_IN_FLIGHT, -1);
 	ferry_batch_free(&batch);
 	return ret;
 }

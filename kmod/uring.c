@@ -28,6 +28,7 @@ static int run(struct io_uring_cmd *cmd)
 	switch (cmd->cmd_op) {
 	case FERRY_IOC_MIGRATE:
 	case FERRY_IOC_QUERY:
+	case FERRY_IOC_SCAN:
 		return ferry_request(cmd->file->private_data, cmd->cmd_op,
 				     u64_to_user_ptr(arg));
 	default:

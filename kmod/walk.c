@@ -42,6 +42,7 @@ static void locate_pmd(pud_t *pud, unsigned long addr, struct ferry_spot *spot)
 		}
 	} else if (pmd_leaf(val)) {
 		spot->level = FERRY_LEVEL_HUGE;
+		spot->pmd = pmd;
 		spot->pfn = pmd_pfn(val);
 	} else {
 		spot->level = FERRY_LEVEL_TABLE;

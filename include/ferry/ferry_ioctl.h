@@ -36,6 +36,7 @@
 #define FERRY_FEATURE_URING	(1ULL << 2) /* IORING_OP_URING_CMD */
 #define FERRY_FEATURE_POPULATE	(1ULL << 3) /* FERRY_RANGE_POPULATE */
 #define FERRY_FEATURE_BATCHED_FLUSH (1ULL << 4) /* one TLB flush per chunk */
+#define FERRY_FEATURE_SCAN	(1ULL << 5) /* FERRY_IOC_SCAN */
 
 /* Words of ferry_ioc_info.nodes: one bit for each node index, 1024 at most. */
 #define FERRY_NODE_WORDS 16
@@ -215,6 +216,60 @@ struct ferry_ioc_query {
 	__u64 out_bytes;
 };
 
+/* ---- FERRY_IOC_SCAN --------------------------------------------------- */
+
+/* ferry_ioc_scan.flags */
+#define FERRY_SCAN_PEEK (1U << 0) /* leave the accessed bits as they are */
+
+/* The largest granule: its pages must fit into a count of struct ferry_scan_row */
+#define FERRY_SCAN_GRANULE_MAX (1UL << 27)
+
+/**
+ * struct ferry_scan_row - a granule's pages
+ * @present: pages that are there; no holes, zero pages, swapped or moving pages
+ * @accessed: of these, pages accessed since the bit was last cleared
+ * @dirty: of these, pages written since they came up or were cleaned last
+ * @huge: of these, pages that are part of a huge page. It has one accessed and
+ *	one dirty bit, which count for each of its pages in the granule
+ */
+struct ferry_scan_row {
+	__u16 present;
+	__u16 accessed;
+	__u16 dirty;
+	__u16 huge;
+};
+
+/**
+ * struct ferry_ioc_scan - read and clear the accessed bits of a range
+ * @size: size of this struct
+ * @flags: FERRY_SCAN_*
+ * @addr: start address
+ * @len: length in bytes, not 0; may span several VMAs and gaps between them
+ * @granule_bytes: bytes of a granule, a power of two, at least one page and at
+ *	most FERRY_SCAN_GRANULE_MAX
+ * @out: user pointer to struct ferry_scan_row for each granule. Granules are
+ *	aligned to @granule_bytes; the first and the last may be covered in part
+ * @out_bytes: its size; ENOSPC when the answer does not fit
+ *
+ * Dirty bits are only read. TLBs are not flushed: an access by a CPU that still
+ * has the translation may go unseen, so a set bit is certain, a clear one is
+ * not. Accesses by devices and secondary MMUs are not seen. Clearing a part of
+ * a huge page clears all of it. Memory that is not plain memory (VM_IO,
+ * VM_PFNMAP, hugetlb, DAX, ...) counts as not present.
+ * Returns 0 or -errno: E2BIG, EINVAL, EFAULT, ENOSPC, EPERM, ENOMEM, EINTR.
+ * After EINTR the rows of the granules that were not scanned are 0; after the
+ * others no bit was cleared (EFAULT: unless @out went away meanwhile).
+ */
+struct ferry_ioc_scan {
+	__u32 size;
+	__u32 flags;
+	__u64 addr;
+	__u64 len;
+	__u64 granule_bytes;
+	__u64 out;
+	__u64 out_bytes;
+};
+
 /* ---- numbers ---------------------------------------------------------- */
 
 /*
@@ -225,6 +280,7 @@ struct ferry_ioc_query {
 #define FERRY_IOC_INFO	  _IOWR(FERRY_IOC_TYPE, 0x01, struct ferry_ioc_info)
 #define FERRY_IOC_MIGRATE _IOW(FERRY_IOC_TYPE, 0x02, struct ferry_ioc_migrate)
 #define FERRY_IOC_QUERY	  _IOW(FERRY_IOC_TYPE, 0x03, struct ferry_ioc_query)
+#define FERRY_IOC_SCAN	  _IOW(FERRY_IOC_TYPE, 0x04, struct ferry_ioc_scan)
 
 /**
  * struct ferry_uring_cmd - the command area of an SQE for /dev/ferry
@@ -232,8 +288,8 @@ struct ferry_ioc_query {
  *	points to, must stay valid until the completion
  * @reserved: 0
  *
- * sqe->opcode is IORING_OP_URING_CMD, sqe->cmd_op FERRY_IOC_MIGRATE or
- * FERRY_IOC_QUERY. The submitter never blocks; cqe->res is what the ioctl
+ * sqe->opcode is IORING_OP_URING_CMD, sqe->cmd_op FERRY_IOC_MIGRATE,
+ * FERRY_IOC_QUERY or FERRY_IOC_SCAN. The submitter never blocks; cqe->res is what the ioctl
  * returns. EOPNOTSUPP: an unknown cmd_op.
  */
 struct ferry_uring_cmd {

@@ -74,4 +74,19 @@ _Static_assert(FERRY_IOC_INFO == 0xc0c8f701, "FERRY_IOC_INFO");
 _Static_assert(FERRY_IOC_MIGRATE == 0x4028f702, "FERRY_IOC_MIGRATE");
 _Static_assert(FERRY_IOC_QUERY == 0x4038f703, "FERRY_IOC_QUERY");
 
+KT_AT(ferry_scan_row, present, 0);
+KT_AT(ferry_scan_row, accessed, 2);
+KT_AT(ferry_scan_row, dirty, 4);
+KT_AT(ferry_scan_row, huge, 6);
+KT_SIZE(ferry_scan_row, 8);
+
+KT_AT(ferry_ioc_scan, size, 0);
+KT_AT(ferry_ioc_scan, flags, 4);
+KT_AT(ferry_ioc_scan, addr, 8);
+KT_AT(ferry_ioc_scan, len, 16);
+KT_AT(ferry_ioc_scan, granule_bytes, 24);
+KT_AT(ferry_ioc_scan, out, 32);
+KT_AT(ferry_ioc_scan, out_bytes, 40);
+KT_SIZE(ferry_ioc_scan, 48);
+
 #endif /* KMOD_LAYOUT_H */

@@ -77,6 +77,28 @@ static void query(void)
 	KT_EXPECT_ON(mem + granule, granule, kt.ddr);
 }
 
+static void scan(void)
+{
+	const size_t granule = 1 << 20, len = PAGES * kt.page;
+	struct ferry_scan_row rows[PAGES * 4096 / (1 << 20)];
+	char *mem = mmap(NULL, len + granule, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	KT_REQUIRE(mem != MAP_FAILED && kt.page == 4096, "setup: %m");
+	mem += -(uintptr_t)mem & (granule - 1);
+	madvise(mem, len, MADV_NOHUGEPAGE);
+	kt_fill_on(mem, granule, kt.ddr, SEED);
+	KT_EXPECT_EQ(scan_accesses(kt.fd, mem, len, granule, rows, sizeof(rows)), 0);
+	KT_EXPECT_EQ(rows[0].accessed, granule / kt.page);
+	KT_EXPECT_EQ(rows[0].dirty, granule / kt.page);
+	KT_EXPECT_EQ(rows[1].present, 0);
+	/* Cleared, and nothing has touched the memory since. */
+	KT_EXPECT_EQ(scan_accesses(kt.fd, mem, len, granule, rows, sizeof(rows)), 0);
+	KT_EXPECT_EQ(rows[0].present, granule / kt.page);
+	KT_EXPECT_EQ(rows[0].accessed, 0);
+	KT_EXPECT_DATA(mem, granule, SEED);
+}
+
 static void uring(void)
 {
 	const size_t len = PAGES * kt.page;
@@ -105,7 +127,7 @@ static void uring(void)
 
 static const struct kt_case cases[] = {
 	KT_CASE(info),  KT_CASE(migrate), KT_CASE(populate),
-	KT_CASE(query), KT_CASE(uring),
+	KT_CASE(query), KT_CASE(scan),    KT_CASE(uring),
 };
 
 KT_MAIN(cases)

@@ -45,8 +45,8 @@ const char *info_tier(int tier)
 
 const char *info_feature(int bit)
 {
-	static const char *const names[] = {"migrate", "query", "uring", "populate",
-					    "batched-flush"};
+	static const char *const names[] = {"migrate",  "query",         "uring",
+					    "populate", "batched-flush", "scan"};
 
 	return bit < (int)(sizeof(names) / sizeof(names[0])) ? names[bit] : NULL;
 }

@@ -7,7 +7,7 @@
  *   1. scans the page table and decides for each page what to do with it,
  *   2. has as many pages on the target ready as it needs,
  *   3. hands runs of pages to migrate_vma_setup(), which unmaps and locks them,
- *      copies those that should move, and lets migrate_vma finish.
+ *      has those that should move copied, and lets migrate_vma finish.
  * Pages that could not be had are left PENDING for another pass.
  *
  * migrate_vma takes all pages of the range it is given, and a page that is
@@ -28,7 +28,6 @@
  * PTL. Between migrate_vma_setup() and migrate_vma_finalize() the pages are
  * locked and unmapped, and nothing in between allocates or waits.
  */
-#include <linux/highmem.h>
 #include <linux/ksm.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
@@ -37,7 +36,6 @@
 #include <linux/pgtable.h>
 #include <linux/rmap.h>
 #include <linux/swapops.h>
-#include <linux/timekeeping.h>
 #include <linux/userfaultfd_k.h>
 
 #include "ferry.h"
@@ -287,11 +285,13 @@ static struct page *take_locked(struct ferry_chunk *chunk)
 	return page;
 }
 
-/* Give the pages of a run their new places. Returns how many got one. */
-static unsigned int fill_run(struct ferry_chunk *chunk, unsigned int first,
-			     unsigned int end)
+/* Give the pages of a run their new places, and copy them there. */
+static bool fill_run(struct ferry_chunk *chunk, unsigned int first,
+		     unsigned int end)
 {
-	unsigned int i, nr = 0;
+	const bool zero = !want_init_on_alloc(GFP_HIGHUSER_MOVABLE);
+	bool filled = false;
+	unsigned int i;
 
 	for (i = first; i < end; i++) {
 		struct page *new, *old = migrate_pfn_to_page(chunk->src[i]);
@@ -304,16 +304,13 @@ static unsigned int fill_run(struct ferry_chunk *chunk, unsigned int first,
 		new = take_locked(chunk);
 		if (!new)
 			break;
-		if (old) {
-			copy_highpage(new, old);
-			chunk->copy_bytes += PAGE_SIZE;
-		} else if (!want_init_on_alloc(GFP_HIGHUSER_MOVABLE)) {
-			clear_highpage(new);
-		}
+		if (old || zero)
+			ferry_copy_add(&chunk->copy, new, old);
 		chunk->dst[i] = migrate_pfn(page_to_pfn(new));
-		nr++;
+		filled = true;
 	}
-	return nr;
+	ferry_copy_run(&chunk->copy);
+	return filled;
 }
 
 static void settle_run(struct ferry_chunk *chunk, unsigned int first,
@@ -354,8 +351,6 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 		.dst = chunk->dst + first,
 		.flags = MIGRATE_VMA_SELECT_SYSTEM,
 	};
-	unsigned int filled;
-	u64 begin;
 	int err;
 
 	ferry_flush_mark(&chunk->marks, vma, args.start, args.end);
@@ -365,10 +360,7 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 	if (WARN_ON_ONCE(err))
 		return;
 
-	begin = ktime_get_ns();
-	filled = fill_run(chunk, first, end);
-	chunk->copy_ns += ktime_get_ns() - begin;
-	if (filled) {
+	if (fill_run(chunk, first, end)) {
 		migrate_vma_pages(&args);
 		settle_run(chunk, first, end);
 	}

@@ -8,6 +8,7 @@
  *   args.c     copying and checking what the caller passes in
  *   migrate.c  a batch: ranges, their VMAs, their chunks
  *   chunk.c    one chunk through migrate_vma
+ *   copy.c     copying pages
  *   flush.c    one TLB shootdown for a chunk in place of one for each page
  *   pool.c     free pages on the target node
  *   query.c    where pages are
@@ -168,6 +169,29 @@ void ferry_flush_mark(struct ferry_marks *marks, struct vm_area_struct *vma,
 		      unsigned long start, unsigned long end);
 void ferry_flush_restore(struct ferry_marks *marks);
 
+/* ---- copy.c ----------------------------------------------------------- */
+
+/**
+ * struct ferry_copy - pages that are copied in one step
+ * @nr: number of them
+ * @dst: the pages to write, which nobody else knows of
+ * @src: for each the page to read, or NULL to fill it with zeros
+ * @bytes: what has been copied for the chunk under work
+ * @ns: time that copying and zeroing has taken for it
+ */
+struct ferry_copy {
+	unsigned int nr;
+	struct page *dst[FERRY_CHUNK_PAGES];
+	struct page *src[FERRY_CHUNK_PAGES];
+	u64 bytes;
+	u64 ns;
+};
+
+void ferry_copy_begin(struct ferry_copy *copy);
+void ferry_copy_add(struct ferry_copy *copy, struct page *dst,
+		    struct page *src);
+void ferry_copy_run(struct ferry_copy *copy);
+
 /* ---- chunk.c ---------------------------------------------------------- */
 
 enum ferry_outcome {
@@ -195,12 +219,11 @@ enum ferry_outcome {
  * @pfn: page frame the current pass means to move
  * @src: migrate_vma's view of the pages
  * @dst: migrate_vma's view of their new places
- * @copy_ns: time it took to copy and zero pages
- * @copy_bytes: what was copied
  * @locked_at: when mmap_lock was last taken
  * @stall_ns: time mmap_lock was held
  * @marks: entries marked by flush.c
  * @pool: pages on the target node
+ * @copy: pages of the current run that are to be copied
  */
 struct ferry_chunk {
 	unsigned long start;
@@ -213,12 +236,11 @@ struct ferry_chunk {
 	unsigned long pfn[FERRY_CHUNK_PAGES];
 	unsigned long src[FERRY_CHUNK_PAGES];
 	unsigned long dst[FERRY_CHUNK_PAGES];
-	u64 copy_ns;
-	u64 copy_bytes;
 	u64 locked_at;
 	u64 stall_ns;
 	struct ferry_marks marks;
 	struct ferry_pool pool;
+	struct ferry_copy copy;
 };
 
 unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,

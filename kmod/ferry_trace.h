@@ -94,7 +94,7 @@ TRACE_EVENT(chunk_end,
 	),
 	TP_fast_assign(
 		__entry->addr = chunk->start;
-		__entry->copy_ns = chunk->copy_ns;
+		__entry->copy_ns = chunk->copy.ns;
 		__entry->stall_ns = chunk->stall_ns;
 		__entry->pages = chunk->nr;
 		__entry->node = chunk->node;

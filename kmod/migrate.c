@@ -94,8 +94,8 @@ static void tally(const struct ferry_chunk *chunk, unsigned int passes,
 	result->huge += nr[FERRY_HUGE];
 
 	ferry_stat_add(FERRY_STAT_CHUNKS, 1);
-	ferry_stat_add(FERRY_STAT_COPY_BYTES, chunk->copy_bytes);
-	ferry_stat_add(FERRY_STAT_COPY_NS, chunk->copy_ns);
+	ferry_stat_add(FERRY_STAT_COPY_BYTES, chunk->copy.bytes);
+	ferry_stat_add(FERRY_STAT_COPY_NS, chunk->copy.ns);
 	trace_chunk_end(chunk, nr, passes);
 }
 
@@ -167,8 +167,7 @@ static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
 	struct vm_area_struct *vma;
 	unsigned int left, pass;
 
-	chunk->copy_ns = 0;
-	chunk->copy_bytes = 0;
+	ferry_copy_begin(&chunk->copy);
 	chunk->stall_ns = 0;
 	if (lock(chunk))
 		return -EINTR;

@@ -31,9 +31,12 @@ class Figure:
     clock: str
     runs: int
     spread: float = 0.0  # (max - min) / median of the subject, for the table
+    median_ratio: float = 0.0  # of the rounds, where both ran in each; 0: ratio of the medians
 
     @property
     def ratio(self):
+        if self.median_ratio:
+            return self.median_ratio
         return self.value / self.peer_value if self.peer_value else 0.0
 
     def as_json(self):

@@ -2,6 +2,7 @@
 /* `ferry info`: options, and the names that both forms of output use. One thread. */
 #include "cli/info.h"
 #include "cli/cli.h"
+#include "fault/sampler.h"
 #include "migrate/migrate.h"
 #include "policy/config.h"
 
@@ -91,6 +92,7 @@ int info_command(int argc, char *argv[])
 		return fail(EXIT_USAGE, "info", "%s", error);
 	probe_all(&info.probe);
 	info.engine = migrate_engine_name(config->engine, &info.engine_why);
+	info.sampler = sampler_name(&info.sampler_why);
 	info_advise(&info);
 	if (!json) {
 		info_text(&info);

@@ -21,6 +21,7 @@ struct info {
 	const struct topology *topology;
 	struct probe probe;
 	const char *engine, *engine_why;
+	const char *sampler, *sampler_why;
 	struct advice advice[MAX_ADVICE];
 	int advice_count;
 };

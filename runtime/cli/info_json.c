@@ -125,12 +125,13 @@ static struct json_object *module(const struct module_probe *module)
 	return object;
 }
 
-static struct json_object *engine(const struct info *info)
+/* A choice: its name and the reason. */
+static struct json_object *chosen(const char *name, const char *why)
 {
 	struct json_object *object = json_object_new_object();
 
-	add(object, "name", text(info->engine));
-	add(object, "why", text(info->engine_why));
+	add(object, "name", text(name));
+	add(object, "why", text(why));
 	return object;
 }
 
@@ -192,7 +193,8 @@ int info_json(const struct info *info)
 	add(root, "tiers", tiers(info->topology));
 	add(root, "nodes", nodes(info));
 	add(root, "module", module(&probe->module));
-	add(root, "engine", engine(info));
+	add(root, "engine", chosen(info->engine, info->engine_why));
+	add(root, "sampler", chosen(info->sampler, info->sampler_why));
 	add(root, "userfaultfd", uffd(&probe->uffd));
 	add(root, "io_uring", uring(&probe->uring));
 	add(root, "numa_balancing", setting(probe->numa_balancing));

@@ -177,6 +177,7 @@ void info_text(const struct info *info)
 	print_nodes(info);
 	print_module(&probe->module);
 	printf("%-14s%s: %s\n", "engine", info->engine, info->engine_why);
+	printf("%-14s%s: %s\n", "sampler", info->sampler, info->sampler_why);
 	print_uffd(&probe->uffd);
 	print_uring(&probe->uring);
 	print_balancing(probe->numa_balancing);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Sizes of pages and granules, and rounding to them. Ferry runs on x86-64,
+ * Sizes of pages, blocks and granules, and rounding to them. Ferry runs on x86-64,
  * where a base page has 4 KiB; the module says so too (ferry_ioc_info).
  */
 #ifndef FERRY_PAGE_H
@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #define PAGE_BYTES    ((size_t)4096)
+#define BLOCK_BYTES   ((size_t)64 << 10)
 #define GRANULE_BYTES ((size_t)2 << 20)
 
 static inline uintptr_t page_down(uintptr_t addr)

@@ -10,12 +10,13 @@ check 0 "$ferry" info
 out '^tier +nodes'
 grep -qxF "Ferry $("$ferry" --version | cut -d" " -f2) on Linux $(uname -r)" "$tmp/out" || fail "no first line"
 out '^engine +(kmod|syscall): .'
+out '^sampler +(abit|none): .'
 check 0 "$ferry" info --json
 cp "$tmp/out" "$tmp/info.json"
 python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --json and sysfs differ"
 import glob, json, os, re, sys
 info = json.load(open(sys.argv[1]))
-assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "userfaultfd",
+assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "sampler", "userfaultfd",
                       "io_uring", "numa_balancing", "preferred_many", "advice"], list(info)
 assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
 seen = {}
@@ -40,6 +41,7 @@ for tier in info["tiers"]:
 missing = {advice["about"] for advice in info["advice"]}
 assert ("module" in missing) == (info["module"]["state"] != "ready")
 assert ("module" in missing) == (not os.access("/dev/ferry", os.R_OK))
+assert (info["sampler"]["name"] == "abit") == ("scan" in info["module"]["features"])
 assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
 PYTHON
 

@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The sampler `abit`: accessed bits, which ferry.ko reads and clears
+ * (FERRY_IOC_SCAN).
+ *
+ * A window begins with a scan that clears the bits and ends with one that only
+ * reads them. A CPU that still holds a translation sets no bit, and one that
+ * keeps to few huge pages holds theirs for seconds; so the TLBs are flushed
+ * once after the bits are cleared. The module has no right to do that for its
+ * caller, but the caller has: changing the protection of more pages than the
+ * kernel flushes one by one (33 on x86) flushes all of the process.
+ *
+ * Opened, used and closed by one thread.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <ferry/ferry_ioctl.h>
+
+#include "fault/sampler.h"
+
+#define FLUSH_BYTES (64 * PAGE_BYTES)
+
+/* Blocks that one call of the module answers, so that their rows fit a stack. */
+#define CALL_BLOCKS 1024
+
+/* Out of the way of what programs number themselves. */
+#define FD_LEAST 500
+
+static struct {
+	int fd;
+	char *flush; /* pages whose protection is changed */
+} abit = {.fd = -1};
+
+/* ---- opening ------------------------------------------------------------- */
+
+static int check_device(const char **why)
+{
+	struct ferry_ioc_info info = {.size = sizeof(info)};
+
+	if (ioctl(abit.fd, FERRY_IOC_INFO, &info)) {
+		*why = FERRY_DEVICE_PATH ": does not answer as Ferry's module";
+		return -errno;
+	}
+	if (info.abi != FERRY_ABI_VERSION) {
+		*why = FERRY_DEVICE_PATH
+			": the module's ABI version is not this library's";
+		return -EPROTO;
+	}
+	if (!(info.features & FERRY_FEATURE_SCAN) || info.page_size != PAGE_BYTES) {
+		*why = FERRY_DEVICE_PATH ": the module cannot scan accessed bits";
+		return -EPROTO;
+	}
+	return 0;
+}
+
+static int open_device(const char **why)
+{
+	int fd = open(FERRY_DEVICE_PATH, O_RDWR | O_CLOEXEC);
+
+	if (fd < 0) {
+		*why = errno == ENOENT || errno == ENXIO || errno == ENODEV
+			       ? FERRY_DEVICE_PATH ": not there (module not loaded)"
+		       : errno == EACCES || errno == EPERM
+			       ? FERRY_DEVICE_PATH ": permission denied"
+			       : FERRY_DEVICE_PATH ": cannot be opened";
+		return -errno;
+	}
+	abit.fd = fcntl(fd, F_DUPFD_CLOEXEC, FD_LEAST);
+	if (abit.fd < 0)
+		abit.fd = fd;
+	else
+		close(fd);
+	return check_device(why);
+}
+
+static int map_flush(const char **why)
+{
+	char *pages = mmap(NULL, FLUSH_BYTES, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (pages == MAP_FAILED) {
+		*why = "no memory";
+		return -ENOMEM;
+	}
+	madvise(pages, FLUSH_BYTES, MADV_NOHUGEPAGE);
+	memset(pages, 1, FLUSH_BYTES); /* or else there would be nothing to flush */
+	abit.flush = pages;
+	return 0;
+}
+
+static void abit_close(void)
+{
+	if (abit.flush)
+		munmap(abit.flush, FLUSH_BYTES);
+	if (abit.fd >= 0)
+		close(abit.fd);
+	abit.flush = NULL;
+	abit.fd = -1;
+}
+
+static int abit_open(const char **why)
+{
+	int err = open_device(why);
+
+	if (!err)
+		err = map_flush(why);
+	if (err)
+		abit_close();
+	else
+		*why = FERRY_DEVICE_PATH " scans accessed bits";
+	return err;
+}
+
+/* ---- sampling ------------------------------------------------------------ */
+
+static int scan(uintptr_t addr, size_t len, uint32_t flags, struct ferry_scan_row *row)
+{
+	struct ferry_ioc_scan arg = {
+		.size = sizeof(arg),
+		.flags = flags,
+		.addr = addr,
+		.len = len,
+		.granule_bytes = BLOCK_BYTES,
+		.out = (uintptr_t)row,
+		.out_bytes = len / BLOCK_BYTES * sizeof(*row),
+	};
+
+	while (ioctl(abit.fd, FERRY_IOC_SCAN, &arg))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+/* Clears the bits of a span, or reads them into @out. */
+static int scan_span(const struct span *span, uint32_t flags, struct sample *out)
+{
+	struct ferry_scan_row row[CALL_BLOCKS];
+	uintptr_t addr = span->start;
+
+	while (addr < span->end) {
+		size_t len = span->end - addr;
+		int err;
+
+		if (len > CALL_BLOCKS * BLOCK_BYTES)
+			len = CALL_BLOCKS * BLOCK_BYTES;
+		err = scan(addr, len, flags, row);
+		if (err)
+			return err;
+		for (size_t i = 0; out && i < len / BLOCK_BYTES; i++)
+			*out++ = (struct sample){
+				.present = (uint8_t)row[i].present,
+				.watched = (uint8_t)row[i].present,
+				.accessed = (uint8_t)row[i].accessed,
+				.huge = (uint8_t)row[i].huge,
+			};
+		addr += len;
+	}
+	return 0;
+}
+
+static void flush_tlbs(void)
+{
+	mprotect(abit.flush, FLUSH_BYTES, PROT_NONE);
+	mprotect(abit.flush, FLUSH_BYTES, PROT_READ | PROT_WRITE);
+}
+
+static void wait_ns(uint64_t ns)
+{
+	struct timespec left = {.tv_sec = (time_t)(ns / 1000000000),
+				.tv_nsec = (long)(ns % 1000000000)};
+
+	while (ns && nanosleep(&left, &left) && errno == EINTR)
+		;
+}
+
+static int abit_sample(const struct span *span, size_t n, uint64_t window_ns,
+		       struct sample *out)
+{
+	int err = 0;
+
+	for (size_t i = 0; i < n && !err; i++)
+		err = scan_span(&span[i], 0, NULL);
+	if (err)
+		return err;
+	flush_tlbs();
+	wait_ns(window_ns);
+	for (size_t i = 0; i < n && !err; i++) {
+		err = scan_span(&span[i], FERRY_SCAN_PEEK, out);
+		out += (span[i].end - span[i].start) / BLOCK_BYTES;
+	}
+	return err;
+}
+
+const struct sampler sampler_abit = {
+	.name = "abit",
+	.open = abit_open,
+	.close = abit_close,
+	.sample = abit_sample,
+};

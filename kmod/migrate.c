@@ -47,10 +47,15 @@ static bool is_movable(struct vm_area_struct *vma)
 				  VM_DROPPABLE));
 }
 
-/* May holes be filled here, as a write by the application would fill them? */
+/*
+ * May holes be filled here, as a write by the application would fill them? Not
+ * where a userfaultfd handler is to supply the page, or is to be told of the
+ * write: migrate_vma replaces a write-protected zero page without a word.
+ */
 static bool is_fillable(struct vm_area_struct *vma)
 {
-	return (vma->vm_flags & VM_WRITE) && !userfaultfd_missing(vma);
+	return (vma->vm_flags & VM_WRITE) && !userfaultfd_missing(vma) &&
+	       !userfaultfd_wp(vma);
 }
 
 static u64 pages(unsigned long start, unsigned long end)

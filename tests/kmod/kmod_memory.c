@@ -146,6 +146,18 @@ size_t kt_on(const void *addr, size_t len, int node)
 	return n;
 }
 
+void kt_pagemap(const void *addr, size_t len, uint64_t *entry)
+{
+	const size_t bytes = len / kt.page * sizeof(*entry);
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	KT_REQUIRE(fd >= 0 && pread(fd, entry, bytes,
+				    (off_t)((uintptr_t)addr / kt.page *
+					    sizeof(*entry))) == (ssize_t)bytes,
+		   "pagemap: %m");
+	close(fd);
+}
+
 long kt_smaps(const void *addr, size_t len, const char *field)
 {
 	uintptr_t first = (uintptr_t)addr;

@@ -125,6 +125,12 @@ size_t kt_on(const void *addr, size_t len, int node);
 #define KT_EXPECT_ON(addr, len, node)                                                    \
 	KT_EXPECT_EQ(kt_on(addr, len, node), (len) / kt.page)
 
+/* Bit 55 and bit 57 of kt_pagemap(): written since soft-dirty was cleared, uffd-wp. */
+#define KT_SOFT_DIRTY (1ULL << 55)
+#define KT_UFFD_WP    (1ULL << 57)
+/* entry[i]: what /proc/self/pagemap says of page i. */
+void kt_pagemap(const void *addr, size_t len, uint64_t *entry);
+
 /* kB of a field such as "AnonHugePages" in all mappings that meet the range. */
 long kt_smaps(const void *addr, size_t len, const char *field);
 /* Permissions of the mapping at @addr as in maps, "" when there is none. */

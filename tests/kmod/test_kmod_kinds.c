@@ -2,21 +2,17 @@
 /*
  * Proves what happens to mappings of other kinds: files, shared memory, hugetlb
  * and special mappings are unsupported and left alone; huge pages are counted as
- * huge and stay whole; stack, heap and /dev/zero follow what they are; and
- * userfaultfd's registrations keep their meaning. Single-threaded.
+ * huge and stay whole; stack, heap and /dev/zero follow what they are. What
+ * userfaultfd watches: test_kmod_uffd. Single-threaded.
  */
 #include "kmod_test.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <linux/userfaultfd.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
@@ -93,6 +89,71 @@ static void shared_memory(void)
 	kt_fill(mem, len, SEED);
 	expect_unsupported("memfd", mem, len);
 	KT_EXPECT_DATA(mem, len, SEED);
+}
+
+#ifndef SYS_memfd_secret
+#define SYS_memfd_secret 447
+#endif
+#ifndef MAP_DROPPABLE
+#define MAP_DROPPABLE 0x08 /* Linux 6.11 */
+#endif
+
+/* Memory that the kernel itself cannot see, where it is to be had. */
+static void secret_memory(void)
+{
+	size_t len = PAGES * kt.page;
+	int fd = (int)syscall(SYS_memfd_secret, O_CLOEXEC);
+	char *mem;
+
+	if (fd < 0)
+		kt_skip("memfd_secret: %m");
+	KT_REQUIRE(ftruncate(fd, (off_t)len) == 0, "ftruncate: %m");
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	KT_REQUIRE(mem != MAP_FAILED, "mmap: %m");
+	kt_fill(mem, len, SEED);
+	expect_unsupported("secret memory", mem, len);
+	KT_EXPECT_DATA(mem, len, SEED);
+}
+
+/* Anonymous memory that may be gone at any time: each page all there or zeros. */
+static void droppable(void)
+{
+	size_t len = PAGES * kt.page;
+	char *right = kt_alloc(len);
+	char *mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_ANONYMOUS | MAP_DROPPABLE,
+			 -1, 0);
+
+	if (mem == MAP_FAILED)
+		kt_skip("no droppable memory in this kernel: %m");
+	kt_fill(right, len, SEED);
+	kt_fill(mem, len, SEED);
+	expect_unsupported("droppable", mem, len);
+	for (size_t at = 0; at < len; at += kt.page)
+		KT_EXPECT(*(uint64_t *)(mem + at) == 0 ||
+				  !memcmp(mem + at, right + at, kt.page),
+			  "page %zu holds something else", at / kt.page);
+}
+
+/* Device memory (VM_IO, VM_PFNMAP): the firmware's ROM. */
+static void device_memory(void)
+{
+	const size_t len = 64 << 10;
+	int fd = open("/dev/mem", O_RDONLY | O_CLOEXEC);
+	uint64_t sum[2] = {0, 0};
+	const char *mem;
+
+	if (fd < 0)
+		kt_skip("/dev/mem: %m");
+	mem = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0xf0000);
+	if (mem == MAP_FAILED)
+		kt_skip("mmap of /dev/mem: %m");
+	for (int i = 0; i < 2; i++) {
+		for (size_t k = 0; k < len; k++)
+			sum[i] = sum[i] * 31 + (unsigned char)mem[k];
+		if (!i)
+			expect_unsupported("device memory", (void *)mem, len);
+	}
+	KT_EXPECT(sum[0] == sum[1], "the ROM reads otherwise");
 }
 
 static void special(void)
@@ -301,115 +362,13 @@ static void middle_sized(void)
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
-/* ---- userfaultfd --------------------------------------------------------- */
-
-static int uffd_open(uint64_t features)
-{
-	struct uffdio_api api = {.api = UFFD_API, .features = features};
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (fd < 0)
-		kt_skip("userfaultfd: %m");
-	if (ioctl(fd, UFFDIO_API, &api) != 0)
-		kt_skip("UFFDIO_API: %m");
-	return fd;
-}
-
-static void uffd_register(int fd, void *mem, size_t len, uint64_t mode)
-{
-	struct uffdio_register reg = {
-		.range = {.start = (uintptr_t)mem, .len = len},
-		.mode = mode,
-	};
-
-	KT_REQUIRE(ioctl(fd, UFFDIO_REGISTER, &reg) == 0, "UFFDIO_REGISTER: %m");
-}
-
-static void *write_word(void *at)
-{
-	*(volatile uint64_t *)at = 0;
-	return NULL;
-}
-
-/* Waits for the fault that a write to @at is to raise; false when none comes. */
-static bool uffd_faulted(int fd, char *at, uint64_t flag, pthread_t *writer)
-{
-	struct pollfd poller = {.fd = fd, .events = POLLIN};
-	struct uffd_msg msg;
-
-	pthread_create(writer, NULL, write_word, at);
-	if (poll(&poller, 1, 3000) != 1 || read(fd, &msg, sizeof(msg)) != sizeof(msg))
-		return false;
-	return msg.event == UFFD_EVENT_PAGEFAULT &&
-	       msg.arg.pagefault.address / kt.page == (uintptr_t)at / kt.page &&
-	       (!flag || msg.arg.pagefault.flags & flag);
-}
-
-/* A page somebody's handler will supply is not populated over its head. */
-static void uffd_missing(void)
-{
-	size_t len = PAGES * kt.page;
-	char *mem = kt_alloc(len), *source = kt_alloc_on(kt.page, kt.ddr, SEED);
-	int fd = uffd_open(0);
-	struct ferry_ioc_result res;
-	struct uffdio_copy copy;
-	pthread_t writer;
-
-	kt_fill_on(mem, 8 * kt.page, kt.ddr, SEED);
-	uffd_register(fd, mem, len, UFFDIO_REGISTER_MODE_MISSING);
-	KT_EXPECT_EQ(kt_migrate(mem, len, kt.hbm, FERRY_RANGE_POPULATE, &res), 8);
-	KT_EXPECT_EQ(res.error, 0);
-	KT_EXPECT_EQ(res.moved, 8);
-	KT_EXPECT_EQ(res.populated, 0);
-	KT_EXPECT_SUM(&res, len);
-	KT_EXPECT_ON(mem, 8 * kt.page, kt.hbm);
-	KT_EXPECT_EQ(kt_smaps(mem, len, "Rss"), 8 * kt.page / 1024);
-
-	KT_EXPECT(uffd_faulted(fd, mem + 20 * kt.page, 0, &writer),
-		  "the fault went unseen");
-	copy = (struct uffdio_copy){.dst = (uintptr_t)mem + 20 * kt.page,
-				    .src = (uintptr_t)source,
-				    .len = kt.page};
-	KT_EXPECT(ioctl(fd, UFFDIO_COPY, &copy) == 0, "UFFDIO_COPY: %m");
-	pthread_join(writer, NULL);
-	KT_EXPECT_DATA(mem, 8 * kt.page, SEED);
-}
-
-/* Write protection moves with the page. */
-static void uffd_write_protected(void)
-{
-	size_t len = PAGES * kt.page;
-	char *mem = kt_alloc_on(len, kt.ddr, SEED);
-	int fd = uffd_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP);
-	struct uffdio_writeprotect protect = {
-		.range = {.start = (uintptr_t)mem, .len = len},
-		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
-	};
-	struct ferry_ioc_result res;
-	pthread_t writer;
-
-	uffd_register(fd, mem, len, UFFDIO_REGISTER_MODE_WP);
-	KT_REQUIRE(ioctl(fd, UFFDIO_WRITEPROTECT, &protect) == 0,
-		   "UFFDIO_WRITEPROTECT: %m");
-	KT_EXPECT_EQ(kt_migrate(mem, len, kt.hbm, 0, &res), res.moved);
-	KT_EXPECT_EQ(res.error, 0);
-	KT_EXPECT_EQ(res.moved + res.busy, PAGES);
-	KT_EXPECT_EQ(kt_on(mem, len, kt.hbm), res.moved);
-	KT_EXPECT(uffd_faulted(fd, mem + 3 * kt.page, UFFD_PAGEFAULT_FLAG_WP, &writer),
-		  "a write to a protected page went unseen");
-	KT_EXPECT_DATA(mem, len, SEED);
-	protect.mode = 0;
-	KT_EXPECT(ioctl(fd, UFFDIO_WRITEPROTECT, &protect) == 0,
-		  "UFFDIO_WRITEPROTECT: %m");
-	pthread_join(writer, NULL);
-	KT_EXPECT_DATA(mem, 3 * kt.page, SEED);
-	KT_EXPECT_EQ(*(uint64_t *)(mem + 3 * kt.page), 0);
-}
-
 static const struct kt_case cases[] = {
 	KT_CASE(files),
 	KT_CASE(shared_memory),
 	KT_CASE(special),
+	KT_CASE(device_memory),
+	KT_CASE(secret_memory),
+	KT_CASE(droppable),
 	KT_CASE(hugetlb),
 	KT_CASE(by_other_doors),
 	KT_CASE(huge),
@@ -417,8 +376,6 @@ static const struct kt_case cases[] = {
 	KT_CASE(huge_mapped_small),
 	KT_CASE(huge_zero_page),
 	KT_CASE(middle_sized),
-	KT_CASE(uffd_missing),
-	KT_CASE(uffd_write_protected),
 };
 
 KT_MAIN(cases)

@@ -7,6 +7,7 @@
  * under writeback for a good while. A mover thread and
  * the main thread; only the main thread touches the memory.
  */
+#include "kmod_disk.h"
 #include "kmod_test.h"
 
 #include <errno.h>
@@ -18,68 +19,8 @@
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
-#include <sys/stat.h>
-#include <sys/swap.h>
 
 enum { SEED = 89, PAGES = 128 };
-
-#define CONFIGFS    "/sys/kernel/config"
-#define SWAP_CONFIG CONFIGFS "/nullb/ferry-swap"
-#define SWAP_DEVICE "/dev/ferry-swap"
-
-static void swap_off(void)
-{
-	KT_EXPECT(swapoff(SWAP_DEVICE) == 0, "swapoff: %m");
-	rmdir(SWAP_CONFIG);
-}
-
-static bool swap_device_make(void)
-{
-	static const char *const setting[][2] = {
-		{"size", "64"}, /* MB */
-		{"memory_backed", "1"},
-		{"irqmode", "2"}, /* complete by a timer, so much later: */
-		{"completion_nsec", "30000000"},
-		{"power", "1"},
-	};
-	char path[128];
-
-	if (system("modprobe -q null_blk nr_devices=0") != 0)
-		return false;
-	if (access(CONFIGFS "/nullb", F_OK) != 0 &&
-	    mount("none", CONFIGFS, "configfs", 0, NULL) != 0)
-		return false;
-	if (mkdir(SWAP_CONFIG, 0755) != 0)
-		return false;
-	for (size_t i = 0; i < sizeof(setting) / sizeof(setting[0]); i++) {
-		snprintf(path, sizeof(path), SWAP_CONFIG "/%s", setting[i][0]);
-		if (!kt_write_file(path, setting[i][1]))
-			return false;
-	}
-	return access(SWAP_DEVICE, F_OK) == 0;
-}
-
-/* A swap area of 64 MB, or the case is skipped. */
-static void swap_on(void)
-{
-	const size_t len = 64ul << 20;
-	/* As mkswap(8): version, last page, bad pages at 1 KiB, magic at the page's end
-	 */
-	uint32_t header[3] = {1, (uint32_t)(len / kt.page - 1), 0};
-	int fd;
-
-	if (!swap_device_make())
-		kt_skip("no null_blk device: %m");
-	fd = open(SWAP_DEVICE, O_RDWR | O_CLOEXEC);
-	KT_REQUIRE(fd >= 0 &&
-			   pwrite(fd, header, sizeof(header), 1024) == sizeof(header) &&
-			   pwrite(fd, "SWAPSPACE2", 10, (off_t)kt.page - 10) == 10 &&
-			   fsync(fd) == 0,
-		   "%s: %m", SWAP_DEVICE);
-	close(fd);
-	KT_REQUIRE(swapon(SWAP_DEVICE, 0) == 0, "swapon %s: %m", SWAP_DEVICE);
-}
 
 /* Sends pages to swap; returns how many are there. */
 static size_t page_out(char *mem, size_t len)
@@ -101,7 +42,7 @@ static void swapped_out(void)
 	char *mem;
 	struct ferry_ioc_result res;
 
-	swap_on();
+	kt_swap_on(KT_DISK_LATE);
 	mem = kt_alloc_on(len, kt.ddr, SEED);
 	KT_REQUIRE(page_out(mem, half) >= PAGES / 4, "too few pages went to swap");
 	for (unsigned int flags = 0; flags <= FERRY_RANGE_POPULATE; flags++) {
@@ -134,7 +75,7 @@ static void swapped_out(void)
 		  (unsigned long long)res.busy, (unsigned long long)res.hole);
 	KT_EXPECT_ON(mem, len, kt.hbm);
 	KT_EXPECT_DATA(mem, len, SEED);
-	swap_off();
+	kt_swap_off();
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
@@ -177,7 +118,7 @@ static void moving_while_swapping(void)
 	long before, after;
 	pthread_t thread;
 
-	swap_on();
+	kt_swap_on(KT_DISK_LATE);
 	range.mem = kt_alloc(len);
 	for (size_t at = 0; at < len; at += part)
 		kt_fill(range.mem + at, part, SEED);
@@ -205,7 +146,7 @@ static void moving_while_swapping(void)
 	       atomic_load(&moved), after - before);
 	KT_EXPECT(atomic_load(&moved) > 0, "nothing moved");
 	KT_EXPECT(after > before, "nothing was written to swap");
-	swap_off();
+	kt_swap_off();
 }
 
 static const struct kt_case cases[] = {

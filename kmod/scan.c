@@ -87,16 +87,16 @@ static void scan_table(pte_t *pte, void *arg)
 		for (; addr < end; addr += PAGE_SIZE, pte++) {
 			pte_t val = ptep_get(pte);
 
-			if (!pte_present(val) || pte_special(val))
+			if (!ferry_pte_is_page(val))
 				continue;
 			present++;
-			dirty += !!pte_dirty(val);
-			if (!pte_young(val))
+			dirty += ferry_pte_dirty(val);
+			if (!ferry_pte_young(val))
 				continue;
 			accessed++;
 			if (!peek) {
 				ferry_pte_clear_young(scan->vma, addr, pte);
-				ferry_keep_young(pte_page(val));
+				ferry_keep_young(ferry_pte_page(val));
 			}
 		}
 		count(scan, start, present, accessed, dirty, 0);

@@ -38,6 +38,7 @@
 #include <linux/swapops.h>
 #include <linux/userfaultfd_k.h>
 
+#include "compat.h"
 #include "ferry.h"
 
 #define RUN_GAP_MAX 16
@@ -99,32 +100,36 @@ static enum action judge_folio(struct ferry_chunk *chunk, unsigned int i,
 
 /* A page of a huge page: migrate_vma skips it, or must not see it. */
 static enum action judge_huge(struct ferry_chunk *chunk, unsigned int i,
+			      struct folio *folio)
+{
+	return settle(chunk, i, folio_nid(folio) == chunk->node ?
+		      FERRY_ALREADY : FERRY_HUGE, ACTION_SKIP);
+}
+
+static enum action judge_page(struct ferry_chunk *chunk, unsigned int i,
 			      struct page *page)
 {
-	return settle(chunk, i, page_to_nid(page) == chunk->node ?
-		      FERRY_ALREADY : FERRY_HUGE, ACTION_SKIP);
+	struct folio *folio = page_folio(page);
+
+	if (!folio_test_anon(folio) || is_zone_device_page(&folio->page))
+		return settle(chunk, i, FERRY_UNSUPPORTED, ACTION_APART);
+	if (folio_test_large(folio))
+		return judge_huge(chunk, i, folio);
+	return judge_folio(chunk, i, folio);
 }
 
 /* What to do with a page that is not settled, by its page table entry */
 static enum action judge(struct ferry_chunk *chunk, unsigned int i, pte_t pte)
 {
-	struct page *page;
-
+	if (likely(ferry_pte_is_page(pte)))
+		return judge_page(chunk, i, ferry_pte_page(pte));
 	if (pte_none(pte))
 		return judge_hole(chunk, i);
 	if (!pte_present(pte))
 		return judge_swap(chunk, i, pte_to_swp_entry(pte));
 	if (is_zero_pfn(pte_pfn(pte)))
 		return judge_hole(chunk, i);
-	if (pte_special(pte))
-		return settle(chunk, i, FERRY_UNSUPPORTED, ACTION_SKIP);
-
-	page = pte_page(pte);
-	if (is_zone_device_page(page) || !PageAnon(page))
-		return settle(chunk, i, FERRY_UNSUPPORTED, ACTION_APART);
-	if (PageCompound(page))
-		return judge_huge(chunk, i, page);
-	return judge_folio(chunk, i, page_folio(page));
+	return settle(chunk, i, FERRY_UNSUPPORTED, ACTION_SKIP);
 }
 
 /* What a page settled in an earlier pass means for the runs of this one */
@@ -149,6 +154,14 @@ static enum action judge_moving(struct ferry_chunk *chunk, unsigned int i)
 	return ACTION_APART;
 }
 
+/* Note what to do with a page. */
+static void decide(struct ferry_chunk *chunk, unsigned int i,
+		   enum action action)
+{
+	chunk->action[i] = action;
+	chunk->need += action >= ACTION_MOVE;
+}
+
 static void scan_alike(struct ferry_chunk *chunk,
 		       enum action (*judge_one)(struct ferry_chunk *,
 						unsigned int))
@@ -156,8 +169,9 @@ static void scan_alike(struct ferry_chunk *chunk,
 	unsigned int i;
 
 	for (i = 0; i < chunk->nr; i++)
-		if (chunk->outcome[i] == FERRY_PENDING)
-			chunk->action[i] = judge_one(chunk, i);
+		decide(chunk, i, chunk->outcome[i] == FERRY_PENDING ?
+		       judge_one(chunk, i) :
+		       action_of_settled(chunk->outcome[i]));
 }
 
 /* All pages are in one huge page. */
@@ -171,8 +185,9 @@ static void scan_huge(struct ferry_chunk *chunk, struct page *head)
 		return;
 	}
 	for (i = 0; i < chunk->nr; i++)
-		if (chunk->outcome[i] == FERRY_PENDING)
-			chunk->action[i] = judge_huge(chunk, i, head);
+		decide(chunk, i, chunk->outcome[i] == FERRY_PENDING ?
+		       judge_huge(chunk, i, page_folio(head)) :
+		       action_of_settled(chunk->outcome[i]));
 }
 
 static void scan_table(pte_t *pte, void *arg)
@@ -181,19 +196,17 @@ static void scan_table(pte_t *pte, void *arg)
 	unsigned int i;
 
 	for (i = 0; i < chunk->nr; i++, pte++)
-		if (chunk->outcome[i] == FERRY_PENDING)
-			chunk->action[i] = judge(chunk, i, ptep_get(pte));
+		decide(chunk, i, chunk->outcome[i] == FERRY_PENDING ?
+		       judge(chunk, i, ptep_get(pte)) :
+		       action_of_settled(chunk->outcome[i]));
 }
 
-/* Decide what to do with each page. Returns the number of pages needed. */
-static unsigned int scan(struct ferry_chunk *chunk, struct mm_struct *mm)
+/* Decide what to do with each page, and count the pages needed for it. */
+static void scan(struct ferry_chunk *chunk, struct mm_struct *mm)
 {
 	struct ferry_spot spot;
-	unsigned int i, need = 0;
 
-	for (i = 0; i < chunk->nr; i++)
-		chunk->action[i] = action_of_settled(chunk->outcome[i]);
-
+	chunk->need = 0;
 	ferry_locate(mm, chunk->start, &spot);
 	switch (spot.level) {
 	case FERRY_LEVEL_NONE:
@@ -212,10 +225,6 @@ static unsigned int scan(struct ferry_chunk *chunk, struct mm_struct *mm)
 			scan_alike(chunk, judge_moving);
 		break;
 	}
-
-	for (i = 0; i < chunk->nr; i++)
-		need += chunk->action[i] >= ACTION_MOVE;
-	return need;
 }
 
 /* Where memory on the target is short, the last pages go without. */
@@ -334,8 +343,8 @@ static bool marks_left(const struct ferry_chunk *chunk, unsigned int first,
 	unsigned int i;
 
 	for (i = first; chunk->marks.nr && i < end; i++)
-		if (!pte_none(chunk->marks.old[i - first]) &&
-		    !(chunk->src[i] & MIGRATE_PFN_VALID))
+		if (!(chunk->src[i] & MIGRATE_PFN_VALID) &&
+		    test_bit(i - first, chunk->marks.set))
 			return true;
 	return false;
 }
@@ -377,12 +386,12 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,
 			      struct vm_area_struct *vma)
 {
-	unsigned int i, need, first = 0, end = 0, left = 0;
+	unsigned int i, first = 0, end = 0, left = 0;
 
-	need = scan(chunk, vma->vm_mm);
-	if (need) {
-		ferry_pool_fill(&chunk->pool, chunk->node, need);
-		if (chunk->pool.nr < need)
+	scan(chunk, vma->vm_mm);
+	if (chunk->need) {
+		ferry_pool_fill(&chunk->pool, chunk->node, chunk->need);
+		if (chunk->pool.nr < chunk->need)
 			give_up_beyond(chunk, chunk->pool.nr);
 		for (; next_run(chunk, &first, &end); first = end)
 			migrate_run(chunk, vma, first, end);

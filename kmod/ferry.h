@@ -87,6 +87,8 @@ int ferry_scan_read(struct ferry_ioc_scan *scan, const void __user *src);
 
 /* ---- migrate.c, query.c, scan.c, uring.c ------------------------------ */
 
+int ferry_migrate_init(void);
+void ferry_migrate_exit(void);
 int ferry_migrate(const void __user *arg);
 int ferry_query(const void __user *arg);
 int ferry_scan(const void __user *arg);
@@ -142,9 +144,21 @@ struct ferry_pool {
 	struct page *pages[FERRY_CHUNK_PAGES];
 };
 
+void ferry_pool_begin(struct ferry_pool *pool);
 void ferry_pool_fill(struct ferry_pool *pool, int node, unsigned int nr);
-struct page *ferry_pool_take(struct ferry_pool *pool);
 void ferry_pool_drain(struct ferry_pool *pool);
+
+/* A page with one reference, its content undefined, or NULL */
+static inline struct page *ferry_pool_take(struct ferry_pool *pool)
+{
+	struct page *page;
+
+	if (!pool->nr)
+		return NULL;
+	page = pool->pages[--pool->nr];
+	pool->pages[pool->nr] = NULL;
+	return page;
+}
 
 /* ---- flush.c ---------------------------------------------------------- */
 
@@ -154,14 +168,14 @@ void ferry_pool_drain(struct ferry_pool *pool);
  * @start: start of the range
  * @end: its end, within the same page table
  * @nr: number of marks
- * @old: for each page of the range its entry before, or an empty entry
+ * @set: the pages of the range whose entries have one
  */
 struct ferry_marks {
 	struct vm_area_struct *vma;
 	unsigned long start;
 	unsigned long end;
 	unsigned int nr;
-	pte_t old[FERRY_CHUNK_PAGES];
+	DECLARE_BITMAP(set, FERRY_CHUNK_PAGES);
 };
 
 bool ferry_flush_supported(void);
@@ -216,6 +230,7 @@ enum ferry_outcome {
  * @shared: move pages that other processes map, too
  * @outcome: enum ferry_outcome of each page
  * @action: what the current pass does with each page, see chunk.c
+ * @need: pages on the target that the current pass needs
  * @pfn: page frame the current pass means to move
  * @src: migrate_vma's view of the pages
  * @dst: migrate_vma's view of their new places
@@ -231,6 +246,7 @@ struct ferry_chunk {
 	int node;
 	bool populate;
 	bool shared;
+	unsigned int need;
 	u8 outcome[FERRY_CHUNK_PAGES];
 	u8 action[FERRY_CHUNK_PAGES];
 	unsigned long pfn[FERRY_CHUNK_PAGES];

@@ -28,6 +28,8 @@
  * Locking: mmap_lock held for reading; the marks are set and put back under
  * the PTL.
  */
+#include <linux/atomic.h>
+#include <linux/bitmap.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/module.h>
@@ -73,23 +75,42 @@ static bool usable(struct vm_area_struct *vma, unsigned long start,
 	       end - start >= FERRY_MARK_MIN * PAGE_SIZE;
 }
 
-/* All other bits stay, also RW and DIRTY; the page frame gets inverted. */
-static pte_t marked(pte_t pte)
+/*
+ * Set or take back a mark: all other bits stay, also RW and DIRTY, and the page
+ * frame is inverted, as it is in entries without PRESENT. The CPU may set
+ * ACCESSED and DIRTY at the same time, so this is one atomic operation.
+ */
+static void toggle_mark(struct vm_area_struct *vma, unsigned long addr,
+			pte_t *pte)
 {
-	u64 old = pte_val(pte);
-	u64 val = (old & ~_PAGE_PRESENT) | _PAGE_PROTNONE;
+	const pteval_t bits = _PAGE_PRESENT | _PAGE_PROTNONE | PTE_PFN_MASK;
 
-	return __pte(flip_protnone_guard(old, val, PTE_PFN_MASK));
+#ifdef CONFIG_PAGE_TABLE_CHECK
+	/* This one keeps account of each present entry. */
+	pte_t old = ptep_modify_prot_start(vma, addr, pte);
+
+	ptep_modify_prot_commit(vma, addr, pte, old,
+				__pte(native_pte_val(old) ^ bits));
+#else
+	atomic64_xor(bits, (atomic64_t *)&pte->pte);
+#endif
 }
 
 static bool markable(pte_t pte)
 {
 	const pteval_t stack = _PAGE_RW | _PAGE_DIRTY;
-	const pteval_t flags = pte_flags(pte);
+	const pteval_t bits = native_pte_val(pte);
 
 	/* DIRTY without RW is a shadow stack; those are no business of ours. */
-	return (flags & _PAGE_PRESENT) && (flags & stack) != _PAGE_DIRTY &&
-	       !pte_special(pte);
+	return (bits & (_PAGE_PRESENT | _PAGE_PROTNONE | _PAGE_SPECIAL)) ==
+		       _PAGE_PRESENT &&
+	       (bits & stack) != _PAGE_DIRTY;
+}
+
+static bool is_marked(pte_t pte)
+{
+	return (native_pte_val(pte) & (_PAGE_PRESENT | _PAGE_PROTNONE)) ==
+	       _PAGE_PROTNONE;
 }
 
 static void flush_this_cpu(void *unused)
@@ -110,18 +131,15 @@ static void flush_all_cpus(struct mm_struct *mm)
 static void mark_table(pte_t *pte, void *arg)
 {
 	struct ferry_marks *marks = arg;
-	unsigned long addr;
-	pte_t *old = marks->old;
+	unsigned long addr = marks->start;
+	unsigned int i;
 
-	for (addr = marks->start; addr < marks->end;
-	     addr += PAGE_SIZE, pte++, old++) {
-		*old = __pte(0);
+	bitmap_zero(marks->set, FERRY_CHUNK_PAGES);
+	for (i = 0; addr < marks->end; i++, addr += PAGE_SIZE, pte++) {
 		if (!markable(ptep_get(pte)))
 			continue;
-		/* The CPU may set ACCESSED and DIRTY until this takes it. */
-		*old = ptep_modify_prot_start(marks->vma, addr, pte);
-		ptep_modify_prot_commit(marks->vma, addr, pte, *old,
-					marked(*old));
+		toggle_mark(marks->vma, addr, pte);
+		__set_bit(i, marks->set);
 		marks->nr++;
 	}
 	if (marks->nr)
@@ -131,21 +149,12 @@ static void mark_table(pte_t *pte, void *arg)
 static void restore_table(pte_t *pte, void *arg)
 {
 	struct ferry_marks *marks = arg;
-	unsigned long addr;
-	pte_t *old = marks->old;
+	unsigned int i;
 
-	for (addr = marks->start; addr < marks->end;
-	     addr += PAGE_SIZE, pte++, old++) {
-		pte_t now = ptep_get(pte);
-
-		/* A scan may have cleared ACCESSED meanwhile; let it be. */
-		if (!pte_young(now))
-			*old = pte_mkold(*old);
-		if (pte_none(*old) || !pte_same(now, marked(*old)))
-			continue;
-		ptep_modify_prot_start(marks->vma, addr, pte);
-		ptep_modify_prot_commit(marks->vma, addr, pte, now, *old);
-	}
+	for_each_set_bit(i, marks->set, FERRY_CHUNK_PAGES)
+		if (is_marked(ptep_get(&pte[i])))
+			toggle_mark(marks->vma, marks->start + i * PAGE_SIZE,
+				    &pte[i]);
 }
 
 static void with_table_of(struct ferry_marks *marks,
@@ -183,8 +192,9 @@ void ferry_flush_mark(struct ferry_marks *marks, struct vm_area_struct *vma,
  * ferry_flush_restore() - put entries back that are still marked
  * @marks: as ferry_flush_mark() left it, mmap_lock held since
  *
- * An entry that is no longer exactly as it was marked is someone else's. More
- * access needs no flush.
+ * An entry that is no longer marked is someone else's: a hint fault has taken
+ * the mark away, or the page has gone. Where NUMA balancing has set one of its
+ * own meanwhile, it loses a hint. More access needs no flush.
  */
 void ferry_flush_restore(struct ferry_marks *marks)
 {

@@ -133,14 +133,22 @@ static struct miscdevice ferry_device = {
 
 static int __init ferry_init(void)
 {
+	int err = ferry_migrate_init();
+
+	if (err)
+		return err;
 	ferry_device.groups = ferry_stats_groups();
-	return misc_register(&ferry_device);
+	err = misc_register(&ferry_device);
+	if (err)
+		ferry_migrate_exit();
+	return err;
 }
 module_init(ferry_init);
 
 static void __exit ferry_exit(void)
 {
 	misc_deregister(&ferry_device);
+	ferry_migrate_exit();
 }
 module_exit(ferry_exit);
 

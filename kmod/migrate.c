@@ -26,6 +26,41 @@
  */
 #define MAX_PASSES 6
 
+/*
+ * A request's struct ferry_chunk. It is too large for the stack, and for a
+ * small request to be zeroed: what a pass uses it sets, but for the pool, which
+ * is empty in each chunk of the cache.
+ */
+static struct kmem_cache *chunk_cache;
+
+static void construct_chunk(void *object)
+{
+	struct ferry_chunk *chunk = object;
+
+	memset(&chunk->pool, 0, sizeof(chunk->pool));
+}
+
+/**
+ * ferry_migrate_init() - what all requests share, before there are any
+ *
+ * Return: 0 or -ENOMEM.
+ */
+int ferry_migrate_init(void)
+{
+	chunk_cache = kmem_cache_create("ferry_chunk",
+					sizeof(struct ferry_chunk), 0,
+					SLAB_ACCOUNT, construct_chunk);
+	return chunk_cache ? 0 : -ENOMEM;
+}
+
+/**
+ * ferry_migrate_exit() - undo ferry_migrate_init(), after the last request
+ */
+void ferry_migrate_exit(void)
+{
+	kmem_cache_destroy(chunk_cache);
+}
+
 /**
  * ferry_interrupted() - should a request end early?
  *
@@ -282,15 +317,16 @@ int ferry_migrate(const void __user *arg)
 	trace_batch_begin(&batch.args);
 
 	ret = -ENOMEM;
-	chunk = kvzalloc(sizeof(*chunk), GFP_KERNEL_ACCOUNT);
+	chunk = kmem_cache_alloc(chunk_cache, GFP_KERNEL);
 	if (!chunk)
 		goto out;
+	ferry_pool_begin(&chunk->pool);
 	chunk->shared = batch.args.flags & FERRY_MIGRATE_SHARED;
 	ret = put_results_ahead(&batch);
 	if (!ret)
 		ret = migrate_batch(&batch, chunk);
 	ferry_pool_drain(&chunk->pool);
-	kvfree(chunk);
+	kmem_cache_free(chunk_cache, chunk);
 out:
 	trace_batch_end(ret);
 	ferry_stat_add(FERRY_STAT_IN_FLIGHT, -1);

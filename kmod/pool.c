@@ -8,6 +8,7 @@
  * node and so may sleep; mmap_lock may be held for reading as in a page fault.
  */
 #include <linux/gfp.h>
+#include <linux/log2.h>
 #include <linux/mm.h>
 
 #include "compat.h"
@@ -21,6 +22,19 @@
 #define FERRY_GFP (GFP_HIGHUSER_MOVABLE | __GFP_THISNODE | __GFP_NOWARN | \
 		   __GFP_NORETRY)
 
+/* Smaller blocks than this are not worth an allocation of their own. */
+#define BLOCK_ORDER_MIN 3
+
+/**
+ * ferry_pool_begin() - begin with a request
+ * @pool: its pool, which is empty
+ */
+void ferry_pool_begin(struct ferry_pool *pool)
+{
+	pool->node = NUMA_NO_NODE;
+	pool->dry = false;
+}
+
 /**
  * ferry_pool_drain() - give the pages of a pool back
  * @pool: the pool, empty afterwards
@@ -29,23 +43,6 @@ void ferry_pool_drain(struct ferry_pool *pool)
 {
 	while (pool->nr)
 		__free_page(ferry_pool_take(pool));
-}
-
-/**
- * ferry_pool_take() - take a page out of a pool
- * @pool: the pool
- *
- * Return: a page with one reference, its content undefined, or NULL.
- */
-struct page *ferry_pool_take(struct ferry_pool *pool)
-{
-	struct page *page;
-
-	if (!pool->nr)
-		return NULL;
-	page = pool->pages[--pool->nr];
-	pool->pages[pool->nr] = NULL;
-	return page;
 }
 
 /* Pages that came from elsewhere all the same are of no use. */
@@ -63,6 +60,28 @@ static unsigned int drop_strangers(struct ferry_pool *pool, unsigned int nr)
 			pool->pages[kept++] = page;
 	}
 	return kept;
+}
+
+/*
+ * Take blocks of pages that lie together, as long as the node has them without
+ * any effort: the allocator finds a block about as quickly as a page. Pages
+ * that move together then lie together too, and in order.
+ */
+static void fill_blocks(struct ferry_pool *pool, unsigned int nr)
+{
+	while (pool->nr + (1U << BLOCK_ORDER_MIN) <= nr) {
+		const unsigned int order = ilog2(nr - pool->nr);
+		unsigned int i = 1U << order;
+		struct page *block = alloc_pages_node(pool->node, FERRY_GFP &
+						      ~__GFP_RECLAIM, order);
+
+		if (!block)
+			break;
+		split_page(block, order);
+		/* The last is taken first. */
+		while (i)
+			pool->pages[pool->nr++] = block + --i;
+	}
 }
 
 /**
@@ -84,6 +103,8 @@ void ferry_pool_fill(struct ferry_pool *pool, int node, unsigned int nr)
 	}
 	if (pool->dry)
 		gfp &= ~__GFP_RECLAIM;
+	else
+		fill_blocks(pool, nr);
 
 	while (pool->nr < nr) {
 		/* Fills the empty places and returns how many are filled. */

@@ -82,9 +82,10 @@ static void scan_table(pte_t *pte, void *arg)
 
 	while (addr < scan->end) {
 		const unsigned long start = addr, end = granule_end(scan, addr);
+		const pte_t *last = pte + ((end - addr) >> PAGE_SHIFT);
 		unsigned int present = 0, accessed = 0, dirty = 0;
 
-		for (; addr < end; addr += PAGE_SIZE, pte++) {
+		for (; pte < last; pte++) {
 			pte_t val = ptep_get(pte);
 
 			if (!ferry_pte_is_page(val))
@@ -95,11 +96,13 @@ static void scan_table(pte_t *pte, void *arg)
 				continue;
 			accessed++;
 			if (!peek) {
+				addr = end - (last - pte) * PAGE_SIZE;
 				ferry_pte_clear_young(scan->vma, addr, pte);
 				ferry_keep_young(ferry_pte_page(val));
 			}
 		}
 		count(scan, start, present, accessed, dirty, 0);
+		addr = end;
 	}
 }
 

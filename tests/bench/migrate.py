@@ -6,6 +6,10 @@ Cases are PAGE-SIZE-CALL-BESIDE: the page size (4k, thp), the memory moved, the
 second thread of it runs on the other CPU). Values are per 4 KiB page, so that
 page sizes can be compared. The module leaves huge pages to move_pages(2), so
 the subjects for thp are the library and the system calls.
+
+populate: 16 MiB of holes filled by the module, against touching them. submit:
+what 1,000 ranges of 64 KiB cost the thread that submits them, by one io_uring
+command and by ferry_submit(), against moving them by move_pages(2).
 """
 import collections
 import statistics
@@ -27,9 +31,13 @@ def measure(options):
             yield from case(options, "4k", 512, 512, "alone", 3, icount=False)
             yield from case(options, "4k", 512, 512, "busy", 3, icount=False)
     if options.clock != "wall":
-        yield from case(options, "4k", mib, 512, "alone", 1, icount=True)
-        yield from case(options, "4k", mib, 16, "alone", 1, icount=True)
-        yield from case(options, "thp", mib, 512, "alone", 1, icount=True)
+        # Several rounds even there: at times the guest has work of its own.
+        yield from case(options, "4k", mib, 512, "alone", 3, icount=True)
+        yield from case(options, "4k", mib, 16, "alone", 3, icount=True)
+        yield from case(options, "thp", mib, 512, "alone", 3, icount=True)
+        yield from calls(options, "fill", "populate-16M", ("kmod",), "touch", "insn/page", 4096)
+        yield from calls(options, "submit", "submit-1000", ("kmod", "libferry"), "move_pages",
+                         "insn", 1)
 
 
 def case(options, page, mib, call, beside, rounds, icount):
@@ -55,6 +63,23 @@ def case(options, page, mib, call, beside, rounds, icount):
                 peer_value=statistics.median(per_page[peer]) / scale,
                 where="guest", clock="icount" if icount else "wall",
                 runs=len(per_page[subject]), spread=harness.spread(per_page[subject]))
+
+
+def calls(options, mode, name, subjects, peer, unit, per):
+    """Instructions of calls of another kind, divided by @per."""
+    command = [harness.BUILD + "/bench/bench_calls", mode, "5"]
+    values = collections.defaultdict(list)
+    for line in harness.guest(command, options, icount=True, cpus=1).splitlines():
+        subject, nanoseconds, on_target = line.split()
+        if int(on_target) < 0.99 * (4096 if mode == "fill" else 16000):
+            raise harness.Failure(f"{mode}: {subject} left pages behind")
+        values[subject].append(int(nanoseconds) / per)
+    for subject in subjects:
+        yield harness.Figure(
+            bench="migrate", case=name, subject=subject, peer=peer, unit=unit,
+            value=statistics.median(values[subject]),
+            peer_value=statistics.median(values[peer]), where="guest", clock="icount",
+            runs=len(values[subject]), spread=harness.spread(values[subject]))
 
 
 def read(output, pages):

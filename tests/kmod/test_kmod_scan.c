@@ -3,8 +3,9 @@
  * Proves that FERRY_IOC_SCAN tells which pages were touched since the last scan
  * and no others: small and huge pages, granules of all sizes, holes and gaps;
  * that reading leaves the bits; that wrong arguments are refused and clear no
- * bit; that it goes together with migration; and what it costs (with
- * FERRY_TEST_ICOUNT=1 under --icount the time is instructions, and limited).
+ * bit; that it goes together with migration; and what it costs, whatever share
+ * of the pages was accessed (with FERRY_TEST_ICOUNT=1 under --icount the time is
+ * instructions, and limited).
  *
  * A CPU that still holds a translation sets no accessed bit, so the TLB is
  * flushed before memory is touched (flush_tlb()); the main thread keeps to one
@@ -387,33 +388,50 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-static void cost(void)
+/*
+ * Scans memory of which every @every-th page was accessed, none if 0. Of some
+ * rounds the cheapest counts: the machine has other work now and then.
+ */
+static void cost_of(char *mem, size_t granules, size_t every)
 {
-	enum { GRANULES = 16 };
+	enum { ROUNDS = 5 };
 	const bool limited = getenv("FERRY_TEST_ICOUNT");
-	char *mem = small(GRANULES);
-	struct ferry_scan_row row[GRANULES];
+	const size_t pages = granules * 512;
+	struct ferry_scan_row row[granules];
+	struct ferry_ioc_scan arg =
+		scan_of(mem, granules * KT_HUGE, KT_HUGE, 0, row, granules);
+	uint64_t best = UINT64_MAX;
 
-	stay_here();
-	kt_fill(mem, GRANULES * KT_HUGE, SEED);
-	for (int pass = 0; pass < 4; pass++) {
-		const bool used = pass < 3; /* the last finds nothing accessed */
-		struct ferry_ioc_scan arg =
-			scan_of(mem, GRANULES * KT_HUGE, KT_HUGE, 0, row, GRANULES);
+	for (int round = 0; round < ROUNDS; round++) {
 		uint64_t begin, ns;
 
 		flush_tlb();
-		if (used)
-			touch(mem, GRANULES * 512, false);
+		for (size_t i = 0; every && i < pages; i += every)
+			touch(mem + i * kt.page, 1, false);
 		begin = now_ns();
 		KT_EXPECT_EQ(kt_ioctl(kt.fd, FERRY_IOC_SCAN, &arg), 0);
 		ns = now_ns() - begin;
-		EXPECT_ROW(&row[5], 512, used ? 512 : 0, 0);
-		printf("    %.1f ns a page, %s\n", (double)ns / (GRANULES * 512),
-		       used ? "all accessed" : "none accessed");
-		KT_EXPECT(!limited || ns <= (uint64_t)LIMIT_PER_PAGE * GRANULES * 512,
-			  "more than %d instructions a page", LIMIT_PER_PAGE);
+		best = ns < best ? ns : best;
+		EXPECT_ROW(&row[granules / 2], 512, every ? 512 / every : 0, 0);
 	}
+	printf("    %.1f ns a page, %zu of 512 accessed\n", (double)best / (double)pages,
+	       every ? 512 / every : 0);
+	KT_EXPECT(!limited || best <= LIMIT_PER_PAGE * pages,
+		  "more than %d instructions a page", LIMIT_PER_PAGE);
+}
+
+static void cost(void)
+{
+	const size_t every[] = {2, 16, 0};
+	enum { GRANULES = 16 };
+	char *mem = small(GRANULES);
+
+	stay_here();
+	kt_fill(mem, GRANULES * KT_HUGE, SEED);
+	/* What filling has accessed is not to be seen below. */
+	cost_of(mem, GRANULES, 1);
+	for (size_t i = 0; i < sizeof(every) / sizeof(every[0]); i++)
+		cost_of(mem, GRANULES, every[i]);
 }
 
 static const struct kt_case cases[] = {

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
-#include <linux/userfaultfd.h>
 #include <numa.h>
 #include <numaif.h>
 #include <stdio.h>
@@ -13,13 +12,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "fault/uffd.h"
+
 /* Younger than the headers of Debian 12. */
-#ifndef UFFD_FEATURE_MOVE
-#define UFFD_FEATURE_MOVE (1 << 16)
-#endif
 #ifndef MPOL_PREFERRED_MANY
 #define MPOL_PREFERRED_MANY 5
 #endif
@@ -84,40 +81,20 @@ static void probe_module(struct module_probe *module)
 
 /* ---- userfaultfd --------------------------------------------------------- */
 
-/* Through the device where it can be opened: permission to do so is all it asks. */
-static int open_uffd_device(void)
-{
-	int device = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd, err;
-
-	if (device < 0)
-		return -errno;
-	fd = ioctl(device, USERFAULTFD_IOC_NEW, O_CLOEXEC);
-	err = -errno;
-	close(device);
-	return fd < 0 ? err : fd;
-}
-
-static int open_uffd(int flags)
-{
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | flags);
-
-	return fd < 0 ? -errno : fd;
-}
-
 static void probe_uffd(struct uffd_probe *uffd)
 {
 	struct uffdio_api api = {.api = UFFD_API};
-	int fd = open_uffd_device();
+	int fd = uffd_open_device();
 
 	uffd->unprivileged = read_sysctl("/proc/sys/vm/unprivileged_userfaultfd");
 	uffd->access = UFFD_DEVICE;
 	if (fd < 0) {
 		uffd->access = UFFD_SYSCALL;
-		fd = open_uffd(0);
+		fd = uffd_open_syscall(0);
 	}
 	if (fd == -EPERM || fd == -EACCES) {
 		uffd->access = UFFD_USER_ONLY;
-		fd = open_uffd(UFFD_USER_MODE_ONLY);
+		fd = uffd_open_syscall(UFFD_USER_MODE_ONLY);
 	}
 	if (fd < 0) {
 		uffd->access = UFFD_NONE;

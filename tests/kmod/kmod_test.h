@@ -185,6 +185,11 @@ void kt_event_post(struct kt_event *event);
 void kt_event_wait(struct kt_event *event);
 
 uint64_t kt_now_us(void);
+/*
+ * What to multiply a time limit by: 1, more on a kernel whose checks make it
+ * slow (FERRY_GUEST_KERNEL, see tests/guest/run).
+ */
+unsigned int kt_slowness(void);
 /* Rounds of a long test: FERRY_TEST_ROUNDS, or @standard. */
 unsigned int kt_rounds(unsigned int standard);
 

@@ -38,7 +38,7 @@ static inline struct io_uring_sqe *kt_ring_cmd(struct io_uring *ring, int fd,
 /* Waits for one completion: its result, and its data in *@data if not NULL. */
 static inline int kt_ring_wait(struct io_uring *ring, uint64_t *data)
 {
-	struct __kernel_timespec limit = {.tv_sec = 30};
+	struct __kernel_timespec limit = {.tv_sec = 30 * kt_slowness()};
 	struct io_uring_cqe *cqe;
 	int ret;
 

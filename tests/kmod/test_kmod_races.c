@@ -299,7 +299,7 @@ static void flight_start(struct flight *f)
 static void in_children(void (*act)(struct flight *), int status, bool kill_it)
 {
 	/* Nothing may hold up a killed process; the others have work to do. */
-	const uint64_t limit_ms = kill_it ? 5000 : 30000;
+	const uint64_t limit_ms = (kill_it ? 5000ULL : 30000ULL) * kt_slowness();
 
 	for (int i = 0; i < 4 && !kt_failures(); i++) {
 		struct kt_event ready;

@@ -6,18 +6,25 @@
 #include <sys/mman.h>
 
 /*
- * Extents below SMALL_SIZE come from an arena's chunk: the rest of a chunk that
- * is too small for the next extent is less than an eighth of it. From
- * ALIGNED_SIZE on they begin at a granule. Smaller ones do not, since the space
- * that this leaves between them would be filled where huge pages are: in HBM.
+ * Extents below CHUNK_SIZE come from an arena's chunks, those from MEDIUM_SIZE
+ * on from chunks of their own. From ALIGNED_SIZE on they begin at a granule.
+ * Smaller ones do not, since the space that this leaves between them would be
+ * filled where huge pages are: in HBM.
  */
-#define SMALL_SIZE   (GRANULE_SIZE / 8)
+#define MEDIUM_SIZE  (GRANULE_SIZE / 4)
 #define ALIGNED_SIZE (16 * GRANULE_SIZE)
 
 #define ARENAS_MAX 4096 /* jemalloc's limit */
 
 /* The arenas' chunks; the region's lock guards them. */
-static struct region_chunk chunks[ARENAS_MAX];
+static struct arena_chunks {
+	struct region_chunk small, medium;
+} chunks[ARENAS_MAX];
+
+static struct region_chunk *chunk_of(unsigned int arena, size_t size)
+{
+	return size < MEDIUM_SIZE ? &chunks[arena].small : &chunks[arena].medium;
+}
 
 /* What jemalloc is given is the first member. */
 struct kind_hooks {
@@ -25,6 +32,18 @@ struct kind_hooks {
 	enum region_kind kind;
 	bool strict;
 };
+
+static bool ends_chunk(const void *addr)
+{
+	return (uintptr_t)addr % CHUNK_SIZE == 0;
+}
+
+/* The extent before @addr may be in any of the arena's chunks. */
+static bool extend(void *addr, size_t size, unsigned int arena)
+{
+	return !ends_chunk(addr) && (region_extend(addr, &chunks[arena].small, size) ||
+				     region_extend(addr, &chunks[arena].medium, size));
+}
 
 static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 			  size_t alignment, bool *zero, bool *commit, unsigned int arena)
@@ -35,11 +54,14 @@ static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 
 	*zero = true;
 	*commit = true;
+	if (arena >= ARENAS_MAX) /* which there are not */
+		return NULL;
 	if (new_addr)
-		return region_extend(new_addr, size) ? new_addr : NULL;
-	if (size < SMALL_SIZE && alignment <= GRANULE_SIZE && arena < ARENAS_MAX)
-		addr = region_alloc_small(own->kind, &chunks[arena], size, alignment,
-					  own->strict);
+		return extend(new_addr, size, arena) ? new_addr : NULL;
+	if (size < CHUNK_SIZE && alignment <= GRANULE_SIZE &&
+	    own->kind != REGION_METADATA)
+		addr = region_alloc_small(own->kind, chunk_of(arena, size), size,
+					  alignment, own->strict);
 	else
 		addr = region_alloc(own->kind, size,
 				    size >= ALIGNED_SIZE && alignment < GRANULE_SIZE
@@ -91,7 +113,10 @@ static bool extent_split(extent_hooks_t *hooks, void *addr, size_t size, size_t 
 	return false;
 }
 
-/* Extents of different regions may touch by chance. */
+/*
+ * Extents of different regions may touch by chance. Those of different chunks
+ * are not merged: see extent_hooks.h.
+ */
 static bool extent_merge(extent_hooks_t *hooks, void *addr_a, size_t size_a, void *addr_b,
 			 size_t size_b, bool committed, unsigned int arena)
 {
@@ -100,7 +125,7 @@ static bool extent_merge(extent_hooks_t *hooks, void *addr_a, size_t size_a, voi
 	(void)size_b;
 	(void)committed;
 	(void)arena;
-	return region_of(addr_a) != region_of(addr_b);
+	return ends_chunk(addr_b) || region_of(addr_a) != region_of(addr_b);
 }
 
 #define HOOKS                                                                            \

@@ -6,10 +6,17 @@
  * extents apart by which of them begin a mapping, and an extent that is given
  * back in part and handed to another arena would be merged across arenas.
  *
- * An arena's small extents are cut from its own chunk of one granule, so that
- * they can be merged; the largest begin at a granule. What an arena has done
- * with goes back to the region from a granule on; smaller pieces stay with the
- * arena, without their pages.
+ * An arena's extents are cut from chunks of its own, so that they can be merged,
+ * small and medium ones apart; the largest begin at a granule. What an arena has
+ * done with goes back to the region from a granule on; smaller pieces stay with
+ * the arena, without their pages.
+ *
+ * Free extents are merged within a multiple of CHUNK_SIZE only. jemalloc gives
+ * the pages of a free extent back at once, without waiting for them to decay,
+ * when it has grown by merging to oversize_threshold, 8 MiB. Merged without
+ * end, all of what a program has freed of medium-sized blocks does so again and
+ * again, and the pages are faulted in anew. (With retain:true jemalloc itself
+ * merges nothing across the steps in which an arena has grown.)
  *
  * An arena is created with METADATA's hooks and then given those of its kind:
  * jemalloc takes metadata from the former as long as the arena lives, and

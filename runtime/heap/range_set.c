@@ -147,3 +147,26 @@ uintptr_t range_set_take(struct range_set *set, size_t size, size_t alignment)
 	}
 	return 0;
 }
+
+uintptr_t range_set_take_piece(struct range_set *set, size_t least, size_t alignment,
+			       size_t window, size_t *size)
+{
+	for (size_t i = 0; i < set->count; i++) {
+		const struct span *span = &set->span[i];
+		uintptr_t start = (span->start + alignment - 1) & ~(alignment - 1);
+		uintptr_t end = (start | (window - 1)) + 1;
+
+		/* The rest of a window may be too small, and the next one not. */
+		if (end - start < least) {
+			start = end;
+			end += window;
+		}
+		if (end > span->end)
+			end = span->end;
+		if (start < span->start || start > end || end - start < least)
+			continue;
+		*size = end - start;
+		return range_set_remove(set, start, end, NULL) ? 0 : start;
+	}
+	return 0;
+}

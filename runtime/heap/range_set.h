@@ -48,6 +48,14 @@ size_t range_set_overlap(const struct range_set *set, uintptr_t start, uintptr_t
  */
 uintptr_t range_set_take(struct range_set *set, size_t size, size_t alignment);
 
+/*
+ * First fit of a piece: takes the first free stretch of at least @least bytes
+ * that begins at a multiple of @alignment and, with all its bytes, lies within
+ * one aligned @window; as much of it as is free there. 0 as above.
+ */
+uintptr_t range_set_take_piece(struct range_set *set, size_t least, size_t alignment,
+			       size_t window, size_t *size);
+
 /* Makes room so that the next @changes additions or removals cannot fail. */
 int range_set_reserve(struct range_set *set, size_t changes);
 

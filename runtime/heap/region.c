@@ -21,7 +21,7 @@
 #define RESERVE_MOST     ((size_t)16 << 40) /* of the 128 TiB that x86-64 has */
 #define RESERVE_MEMORY   16                 /* times the machine's memory */
 #define RESERVE_LIMITED  32                 /* the part of RLIMIT_AS, where that is set */
-#define OPEN_STEP        (4 * GRANULE_SIZE)
+#define OPEN_STEP        CHUNK_SIZE
 #define RESERVATIONS_MAX 256
 
 /* ---- where the regions are: written under the lock, read without --------- */
@@ -60,9 +60,9 @@ static size_t overflow_bytes;
 static bool has_policy; /* never changes after region_init() */
 static uint64_t memory_bytes;
 
-static uintptr_t granule_up(uintptr_t value)
+static uintptr_t chunk_up(uintptr_t value)
 {
-	return (value + GRANULE_SIZE - 1) & ~(GRANULE_SIZE - 1);
+	return (value + CHUNK_SIZE - 1) & ~(CHUNK_SIZE - 1);
 }
 
 int region_of(const void *addr)
@@ -148,23 +148,23 @@ static size_t reservation_size(const struct region *region, size_t need)
 		size = memory_bytes > RESERVE_MOST / RESERVE_MEMORY
 			       ? RESERVE_MOST
 			       : memory_bytes * RESERVE_MEMORY;
-	return granule_up(size > need ? size : need);
+	return chunk_up(size > need ? size : need);
 }
 
-/* Granule-aligned address space of @size bytes; 0: there is none. */
+/* Address space of @size bytes that begins as a chunk does; 0: there is none. */
 static uintptr_t map_aligned(size_t size)
 {
-	char *mapped = mmap(NULL, size + GRANULE_SIZE, PROT_NONE,
+	char *mapped = mmap(NULL, size + CHUNK_SIZE, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	size_t before;
 
 	if (mapped == MAP_FAILED)
 		return 0;
-	before = granule_up((uintptr_t)mapped) - (uintptr_t)mapped;
+	before = chunk_up((uintptr_t)mapped) - (uintptr_t)mapped;
 	if (before)
 		munmap(mapped, before);
-	if (before < GRANULE_SIZE)
-		munmap(mapped + before + size, GRANULE_SIZE - before);
+	if (before < CHUNK_SIZE)
+		munmap(mapped + before + size, CHUNK_SIZE - before);
 	return (uintptr_t)mapped + before;
 }
 
@@ -181,7 +181,7 @@ static bool reserve(enum region_kind kind, size_t need)
 		start = map_aligned(size);
 		if (start || size <= need)
 			break;
-		size = granule_up(size / 2 > need ? size / 2 : need);
+		size = chunk_up(size / 2 > need ? size / 2 : need);
 	}
 	if (!start)
 		return false;
@@ -221,7 +221,7 @@ static bool open_more(enum region_kind kind, size_t need)
 	size_t left = region->reserved_end - region->opened;
 	size_t step;
 
-	need = granule_up(need);
+	need = chunk_up(need);
 	if (left < need) {
 		open_bytes(region, left);
 		if (!reserve(kind, need))
@@ -229,7 +229,7 @@ static bool open_more(enum region_kind kind, size_t need)
 		left = region->reserved_end - region->opened;
 	}
 	/* In proportion, so that a large heap needs few steps. */
-	step = granule_up(OPEN_STEP + region->used_bytes / 16);
+	step = chunk_up(OPEN_STEP + region->used_bytes / 16);
 	if (step > need && step <= left && open_bytes(region, step))
 		return true;
 	return open_bytes(region, need);
@@ -262,27 +262,66 @@ static void count_use(enum region_kind kind, size_t bytes)
 		region->peak_bytes = region->used_bytes;
 }
 
-/* 0: over the HBM limit and @strict, or no space. */
-static uintptr_t cut(enum region_kind kind, size_t size, size_t alignment, bool strict)
+/* The region that a cut comes from, with the cut charged; -1: none, for @strict. */
+static int charge_cut(enum region_kind kind, size_t size, bool strict)
 {
-	uintptr_t start;
-	size_t need;
+	if (charge_units(kind, size))
+		return (int)kind;
+	if (strict)
+		return -1;
+	overflow_bytes += size;
+	return REGION_DDR;
+}
 
-	if (__builtin_add_overflow(size, alignment, &need) || need > RESERVE_MOST)
-		return 0;
-	if (!charge_units(kind, size)) {
-		if (strict)
-			return 0;
-		overflow_bytes += size;
-		kind = REGION_DDR;
-	}
-	start = range_set_take(&regions[kind].free, size, alignment);
-	if (!start && open_more(kind, need))
-		start = range_set_take(&regions[kind].free, size, alignment);
+/* Takes note of a charged cut that came to @start, 0: to nothing. */
+static void end_cut(enum region_kind kind, uintptr_t start, size_t size)
+{
 	if (start)
 		count_use(kind, size);
 	else
 		uncharge_units(kind, size);
+}
+
+/* 0: no space. */
+static uintptr_t cut_any(enum region_kind kind, size_t size, size_t alignment)
+{
+	uintptr_t start = range_set_take(&regions[kind].free, size, alignment);
+
+	if (!start && open_more(kind, size + alignment))
+		start = range_set_take(&regions[kind].free, size, alignment);
+	return start;
+}
+
+/* Puts a piece with room for @size bytes in the place of what is left of one. */
+static bool refill(enum region_kind kind, struct region_piece *piece, size_t size)
+{
+	struct range_set *free = &regions[kind].free;
+	size_t least = size > GRANULE_SIZE ? size : GRANULE_SIZE, got;
+	uintptr_t start =
+		range_set_take_piece(free, least, GRANULE_SIZE, CHUNK_SIZE, &got);
+
+	if (!start && open_more(kind, CHUNK_SIZE))
+		start = range_set_take_piece(free, least, GRANULE_SIZE, CHUNK_SIZE, &got);
+	if (!start)
+		return false;
+	range_set_add(free, piece->start, piece->end); /* if not, just space is lost */
+	*piece = (struct region_piece){start, start + got};
+	return true;
+}
+
+/* 0: no space. */
+static uintptr_t cut_small(enum region_kind kind, struct region_piece *piece, size_t size,
+			   size_t alignment)
+{
+	uintptr_t start = (piece->start + alignment - 1) & ~(alignment - 1);
+
+	if (start > piece->end || piece->end - start < size) {
+		if (!refill(kind, piece, size))
+			return 0;
+		start = piece->start;
+	}
+	range_set_add(&regions[kind].free, piece->start, start);
+	piece->start = start + size;
 	return start;
 }
 
@@ -301,10 +340,18 @@ static int put_back(uintptr_t start, uintptr_t end)
 
 void *region_alloc(enum region_kind kind, size_t size, size_t alignment, bool strict)
 {
-	uintptr_t start;
+	uintptr_t start = 0;
+	size_t need;
+	int from;
 
+	if (__builtin_add_overflow(size, alignment, &need) || need > RESERVE_MOST)
+		return NULL;
 	pthread_mutex_lock(&lock);
-	start = cut(kind, size, alignment, strict);
+	from = charge_cut(kind, size, strict);
+	if (from >= 0) {
+		start = cut_any((enum region_kind)from, size, alignment);
+		end_cut((enum region_kind)from, start, size);
+	}
 	pthread_mutex_unlock(&lock);
 	return (void *)start;
 }
@@ -312,48 +359,57 @@ void *region_alloc(enum region_kind kind, size_t size, size_t alignment, bool st
 void *region_alloc_small(enum region_kind kind, struct region_chunk *chunk, size_t size,
 			 size_t alignment, bool strict)
 {
-	uintptr_t start, fresh;
+	uintptr_t start = 0;
+	int from;
 
 	pthread_mutex_lock(&lock);
-	start = (chunk->start + alignment - 1) & ~(alignment - 1);
-	if (start > chunk->end || chunk->end - start < size) {
-		fresh = cut(kind, GRANULE_SIZE, GRANULE_SIZE, strict);
-		if (!fresh) {
-			pthread_mutex_unlock(&lock);
-			return NULL;
-		}
-		put_back(chunk->start, chunk->end);
-		*chunk = (struct region_chunk){fresh, fresh + GRANULE_SIZE};
-		start = fresh;
+	from = charge_cut(kind, size, strict);
+	if (from >= 0) {
+		start = cut_small((enum region_kind)from,
+				  from == (int)kind ? &chunk->own : &chunk->overflow,
+				  size, alignment);
+		end_cut((enum region_kind)from, start, size);
 	}
-	put_back(chunk->start, start);
-	chunk->start = start + size;
 	pthread_mutex_unlock(&lock);
 	return (void *)start;
 }
 
-bool region_extend(void *addr, size_t size)
+/* Cuts [start, end) out of the free space, opened as far as need be. */
+static bool cut_at(struct region *region, uintptr_t start, uintptr_t end)
+{
+	if (start <= region->opened && end > region->opened &&
+	    end <= region->reserved_end &&
+	    range_set_overlap(&region->free, start, end) == region->opened - start)
+		open_bytes(region, chunk_up(end) > region->reserved_end
+					   ? region->reserved_end - region->opened
+					   : chunk_up(end) - region->opened);
+	return range_set_overlap(&region->free, start, end) == end - start &&
+	       !range_set_remove(&region->free, start, end, NULL);
+}
+
+static bool cut_next(struct region_piece *piece, uintptr_t start, size_t size)
+{
+	if (piece->start != start || piece->end - start < size)
+		return false;
+	piece->start += size;
+	return true;
+}
+
+bool region_extend(void *addr, struct region_chunk *chunk, size_t size)
 {
 	uintptr_t start = (uintptr_t)addr, end;
 	int kind = region_of(addr);
-	struct region *region = &regions[kind < 0 ? 0 : kind];
 	bool done = false;
 
 	if (kind < 0 || kind != region_of((char *)addr - 1) ||
 	    __builtin_add_overflow(start, size, &end))
 		return false;
 	pthread_mutex_lock(&lock);
-	if (start <= region->opened && end > region->opened &&
-	    end <= region->reserved_end &&
-	    range_set_overlap(&region->free, start, end) == region->opened - start)
-		open_bytes(region, granule_up(end - region->opened));
-	if (range_set_overlap(&region->free, start, end) == size &&
-	    charge_units((enum region_kind)kind, size)) {
-		done = !range_set_remove(&region->free, start, end, NULL);
-		if (done)
-			count_use((enum region_kind)kind, size);
-		else
-			uncharge_units((enum region_kind)kind, size);
+	if (charge_units((enum region_kind)kind, size)) {
+		done = cut_next(&chunk->own, start, size) ||
+		       cut_next(&chunk->overflow, start, size) ||
+		       cut_at(&regions[kind], start, end);
+		end_cut((enum region_kind)kind, done ? start : 0, size);
 	}
 	pthread_mutex_unlock(&lock);
 	return done;

@@ -40,6 +40,7 @@
 #include "topology/topology.h"
 
 #define GRANULE_SIZE ((size_t)2 << 20)
+#define CHUNK_SIZE   (4 * GRANULE_SIZE)
 
 enum region_kind {
 	REGION_DDR,
@@ -68,23 +69,28 @@ int region_init(const struct topology *topology, uint64_t hbm_limit);
 void *region_alloc(enum region_kind kind, size_t size, size_t alignment, bool strict);
 
 /*
- * A part of a region that one user keeps for its small cuts, so that what it
- * cuts in a row lies together. All zeros is the empty chunk.
+ * The parts of regions that one user keeps for its small cuts, so that what it
+ * cuts in a row lies together: of the region it cuts from, and of DDR's where
+ * the HBM limit sends it there. A chunk begins at a granule and crosses no
+ * multiple of CHUNK_SIZE; it counts as used only as it is cut up. All zeros is
+ * without chunks.
  */
 struct region_chunk {
-	uintptr_t start, end;
+	struct region_piece {
+		uintptr_t start, end; /* what is left */
+	} own, overflow;
 };
 
-/* As region_alloc(), out of @chunk: for sizes well below a granule and alignments up to
- * one. */
+/* As region_alloc(), out of @chunk: for sizes up to CHUNK_SIZE and alignments up to a
+ * granule. */
 void *region_alloc_small(enum region_kind kind, struct region_chunk *chunk, size_t size,
 			 size_t alignment, bool strict);
 
 /*
  * Cuts exactly [addr, addr + size), which follows memory of a region, if it is
- * free and within the HBM limit.
+ * free or what is next in @chunk, and within the HBM limit.
  */
-bool region_extend(void *addr, size_t size);
+bool region_extend(void *addr, struct region_chunk *chunk, size_t size);
 
 /*
  * Gives back any part of what was cut out, and its pages to the kernel.

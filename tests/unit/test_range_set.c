@@ -61,6 +61,21 @@ static size_t first_fit(size_t size, size_t alignment)
 	return UNITS;
 }
 
+/* The first run of at least @least units from a multiple of @alignment within a window.
+ */
+static size_t first_piece(size_t least, size_t alignment, size_t window, size_t *size)
+{
+	for (size_t start = 0; start < UNITS; start += alignment) {
+		*size = 0;
+		while (start + *size < UNITS && model[start + *size] &&
+		       (start + *size) / window == start / window)
+			++*size;
+		if (*size >= least)
+			return start;
+	}
+	return UNITS;
+}
+
 static void random_operations(void **state)
 {
 	struct range_set set = {0};
@@ -74,7 +89,7 @@ static void random_operations(void **state)
 		size_t alignment = (size_t)1 << rand() % 5, removed, expected;
 		uintptr_t taken;
 
-		switch (rand() % 3) {
+		switch (rand() % 4) {
 		case 0:
 			assert_int_equal(range_set_add(&set, at(start), at(end)), 0);
 			memset(model + start, true, end - start);
@@ -99,6 +114,22 @@ static void random_operations(void **state)
 			assert_int_equal(taken, at(expected));
 			memset(model + expected, false, size);
 			break;
+		case 3: {
+			size_t window = alignment << rand() % 3, got = 0;
+
+			expected = first_piece(alignment, alignment, window, &size);
+			taken = range_set_take_piece(&set, alignment * UNIT,
+						     alignment * UNIT, window * UNIT,
+						     &got);
+			if (expected == UNITS) {
+				assert_int_equal(taken, 0);
+				break;
+			}
+			assert_int_equal(taken, at(expected));
+			assert_int_equal(got, size * UNIT);
+			memset(model + expected, false, size);
+			break;
+		}
 		}
 		if (i % 16 == 0)
 			assert_same(&set);

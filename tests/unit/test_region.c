@@ -174,29 +174,55 @@ static void small_cuts_lie_together(void)
 		last_a = of_a;
 		last_b = of_b;
 	}
+	/* What is left of a chunk is not used, and not anybody else's. */
 	region_usage(&usage);
-	CHECK(usage.used_bytes[REGION_HBM] == 2 * GRANULE_SIZE);
-	/* What is left of a's chunk is too small: it goes back. */
-	CHECK(region_alloc_small(REGION_HBM, &a, 120 * PAGE, PAGE, false));
-	region_usage(&usage);
-	CHECK(usage.used_bytes[REGION_HBM] == 3 * GRANULE_SIZE - 112 * PAGE);
+	CHECK(usage.used_bytes[REGION_HBM] == 600 * PAGE);
+	CHECK(last_a + CHUNK_SIZE < last_b || last_b + CHUNK_SIZE < last_a ||
+	      (uintptr_t)last_a / CHUNK_SIZE != (uintptr_t)last_b / CHUNK_SIZE);
+	CHECK(!region_extend(last_a + 4 * PAGE, &b, PAGE));
+	CHECK(region_extend(last_a + 4 * PAGE, &a, PAGE));
+	CHECK(region_alloc_small(REGION_HBM, &a, PAGE, PAGE, false) == last_a + 5 * PAGE);
+}
+
+/* No cut crosses a chunk's end, and a freed granule is a chunk for others. */
+static void chunks_are_refilled(void)
+{
+	struct region_chunk a = {0}, b = {0};
+	size_t size = 3 * MIB + PAGE;
+	char *first, *cut = NULL;
+
+	region_init(machine(1, 1), UINT64_MAX);
+	first = region_alloc_small(REGION_DDR, &a, size, PAGE, false);
+	for (int i = 0; i < 100; i++) {
+		cut = region_alloc_small(REGION_DDR, &a, size, PAGE, false);
+		CHECK((uintptr_t)cut / CHUNK_SIZE ==
+		      ((uintptr_t)cut + size - 1) / CHUNK_SIZE);
+	}
+	/* Two cuts to a chunk, and the rest of nearly a granule goes unused. */
+	CHECK(cut < first + 51 * CHUNK_SIZE);
+	CHECK(!region_free(first, size));
+	cut = region_alloc_small(REGION_DDR, &b, PAGE, GRANULE_SIZE / 2, false);
+	CHECK(cut == first && is_zero(cut, PAGE));
+	cut = region_alloc_small(REGION_DDR, &b, PAGE, GRANULE_SIZE / 2, false);
+	CHECK(cut == first + GRANULE_SIZE / 2);
 }
 
 static void extends_in_place(void)
 {
+	struct region_chunk none = {0};
 	char *first, *second;
 
 	region_init(machine(1, 1), 64 * MIB);
 	first = region_alloc(REGION_HBM, 8 * MIB, GRANULE_SIZE, false);
 	second = region_alloc(REGION_HBM, 8 * MIB, GRANULE_SIZE, false);
 	CHECK(second == first + 8 * MIB);
-	CHECK(!region_extend(first + 8 * MIB, 4 * MIB));
-	CHECK(region_extend(second + 8 * MIB, 40 * MIB)); /* beyond what is open */
+	CHECK(!region_extend(first + 8 * MIB, &none, 4 * MIB));
+	CHECK(region_extend(second + 8 * MIB, &none, 40 * MIB)); /* beyond what is open */
 	CHECK(is_zero(second + 8 * MIB, 40 * MIB));
-	CHECK(!region_extend(second + 48 * MIB, 8 * MIB + PAGE)); /* the limit */
-	CHECK(region_extend(second + 48 * MIB, 8 * MIB));
+	CHECK(!region_extend(second + 48 * MIB, &none, 8 * MIB + PAGE)); /* the limit */
+	CHECK(region_extend(second + 48 * MIB, &none, 8 * MIB));
 	CHECK(!region_free(second, 56 * MIB));
-	CHECK(region_extend(first + 8 * MIB, 4 * MIB));
+	CHECK(region_extend(first + 8 * MIB, &none, 4 * MIB));
 }
 
 /* ---- the HBM limit ------------------------------------------------------- */
@@ -220,11 +246,11 @@ static void limit_is_exact(void)
 	CHECK(!region_alloc_small(REGION_HBM, &chunk, PAGE, PAGE, true));
 	CHECK(region_of(region_alloc_small(REGION_HBM, &chunk, PAGE, PAGE, false)) ==
 	      REGION_DDR);
-	CHECK(!region_extend(hbm + 24 * MIB + PAGE, PAGE));
+	CHECK(!region_extend(hbm + 24 * MIB + PAGE, &chunk, PAGE));
 	region_usage(&usage);
 	CHECK(usage.used_bytes[REGION_HBM] == 24 * MIB + PAGE);
 	CHECK(usage.charged_bytes[REGION_HBM] == 8 * MIB - PAGE);
-	CHECK(usage.overflow_bytes == 2 * PAGE + PAGE + GRANULE_SIZE);
+	CHECK(usage.overflow_bytes == 2 * PAGE + PAGE + PAGE);
 
 	/* What overflowed frees DDR, not HBM. */
 	CHECK(!region_free(overflow, PAGE));
@@ -312,6 +338,7 @@ static void limited_address_space(void)
 
 static void absurd_sizes(void)
 {
+	struct region_chunk none = {0};
 	struct region_usage usage;
 
 	region_init(machine(1, 1), 64 * MIB);
@@ -319,7 +346,7 @@ static void absurd_sizes(void)
 	CHECK(!region_alloc(REGION_DDR, (size_t)1 << 62, PAGE, false));
 	CHECK(!region_alloc(REGION_HBM, (size_t)1 << 62, PAGE, false));
 	CHECK(!region_alloc(REGION_DDR, PAGE, (size_t)1 << 62, false));
-	CHECK(!region_extend((void *)UINTPTR_MAX, SIZE_MAX));
+	CHECK(!region_extend((void *)UINTPTR_MAX, &none, SIZE_MAX));
 	region_usage(&usage);
 	CHECK(usage.used_bytes[REGION_DDR] == 0 && usage.used_bytes[REGION_HBM] == 0);
 	CHECK(region_alloc(REGION_DDR, PAGE, PAGE, false));
@@ -381,6 +408,7 @@ static void threads_and_fork(void)
 TEST(random_cuts)
 TEST(gives_pages_back)
 TEST(small_cuts_lie_together)
+TEST(chunks_are_refilled)
 TEST(extends_in_place)
 TEST(limit_is_exact)
 TEST(interleaved_share_counts)
@@ -395,6 +423,7 @@ int main(void)
 		cmocka_unit_test(test_random_cuts),
 		cmocka_unit_test(test_gives_pages_back),
 		cmocka_unit_test(test_small_cuts_lie_together),
+		cmocka_unit_test(test_chunks_are_refilled),
 		cmocka_unit_test(test_extends_in_place),
 		cmocka_unit_test(test_limit_is_exact),
 		cmocka_unit_test(test_interleaved_share_counts),

@@ -232,7 +232,8 @@ int ferry_query_read(struct ferry_ioc_query *query, const void __user *src)
 		if (!query->nr_nodes || query->nr_nodes > FERRY_MAX_NODES)
 			return -EINVAL;
 		if (!is_power_of_2(query->granule_bytes) ||
-		    query->granule_bytes < PAGE_SIZE)
+		    query->granule_bytes < PAGE_SIZE ||
+		    query->granule_bytes >> PAGE_SHIFT > U32_MAX)
 			return -EINVAL;
 		break;
 	default:

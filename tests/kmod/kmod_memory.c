@@ -92,6 +92,24 @@ void kt_fill_on(void *addr, size_t len, int node, uint64_t seed)
 	syscall(SYS_set_mempolicy, MPOL_LOCAL, NULL, 0);
 }
 
+void kt_take_node(int node, size_t leave)
+{
+	for (;;) {
+		size_t room = kt_node_free(node), len;
+		char *mem;
+
+		if (room < leave + KT_HUGE)
+			return;
+		len = (room - leave) / 4 & -KT_HUGE;
+		len = len < KT_HUGE ? KT_HUGE : len;
+		mem = kt_alloc_huge(len);
+		for (size_t at = 0; at < len; at += KT_HUGE)
+			kt_fill_on(mem + at, sizeof(uint64_t), node, 0);
+		if (kt_smaps(mem, len, "AnonHugePages") == 0)
+			return; /* no huge pages left: the rest is for small ones */
+	}
+}
+
 bool kt_readable(const void *addr)
 {
 	int fd[2];

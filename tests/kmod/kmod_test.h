@@ -112,6 +112,9 @@ size_t kt_bad(const void *addr, size_t len, uint64_t seed);
 /* kt_fill() with the calling thread's new pages on @node. */
 void kt_fill_on(void *addr, size_t len, int node, uint64_t seed);
 
+/* Takes most of a node in huge pages, a byte each, which is quickest. */
+void kt_take_node(int node, size_t leave);
+
 /* Can the kernel read or write one byte here for us? Writing stores a 0. */
 bool kt_readable(const void *addr);
 bool kt_writable(void *addr);

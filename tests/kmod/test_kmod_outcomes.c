@@ -284,25 +284,6 @@ static void batch(void)
 	KT_EXPECT_DATA(mem + part, part, SEED);
 }
 
-/* Takes most of a node in huge pages, a byte each, which is quickest. */
-static void take_node(int node, size_t leave)
-{
-	for (;;) {
-		size_t room = kt_node_free(node), len;
-		char *mem;
-
-		if (room < leave + KT_HUGE)
-			return;
-		len = (room - leave) / 4 & -KT_HUGE;
-		len = len < KT_HUGE ? KT_HUGE : len;
-		mem = kt_alloc_huge(len);
-		for (size_t at = 0; at < len; at += KT_HUGE)
-			kt_fill_on(mem + at, sizeof(uint64_t), node, SEED);
-		if (kt_smaps(mem, len, "AnonHugePages") == 0)
-			return; /* no huge pages left: the rest is for small ones */
-	}
-}
-
 /* A full target is reported and nothing is killed; later the rest moves. */
 static void nomem(void)
 {
@@ -316,7 +297,7 @@ static void nomem(void)
 	if (kt_node_free(kt.hbm) > 8ul << 30)
 		kt_skip("node %d has too much memory to fill", kt.hbm);
 	mem = kt_alloc_on(len, kt.ddr, SEED);
-	take_node(kt.hbm, 48ul << 20);
+	kt_take_node(kt.hbm, 48ul << 20);
 	room = (kt_node_free(kt.hbm) + 8 * step) & -step;
 	filler = kt_alloc(room);
 	for (size_t at = 0; at < room && !res.nomem && !kt_failures(); at += step) {

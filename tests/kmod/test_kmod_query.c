@@ -356,7 +356,8 @@ static void arguments(void)
 
 static void arguments_of_counts(void)
 {
-	const uint64_t granule[] = {0, 1, 3, 512, 2048, 4097, 3 << 12, ~0ull};
+	const uint64_t granule[] = {0,    1,       3,     512,        2048,
+				    4097, 3 << 12, ~0ull, 1ull << 44, 1ull << 63};
 
 	query_init(FERRY_QUERY_COUNTS);
 	for (size_t i = 0; i < sizeof(granule) / sizeof(granule[0]); i++) {

@@ -164,7 +164,9 @@ struct fz_request {
 	unsigned int may;
 };
 
-void fz_request_init(struct fz_request *req);
+/* Has all requests ready; before any thread is started. */
+void fz_requests_init(void);
+/* A new one in place of what was there */
 void fz_request_make(struct fz_request *req, struct fz_rng *rng);
 
 /* Checks what the module returned. */

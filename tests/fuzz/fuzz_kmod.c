@@ -124,6 +124,7 @@ static _Noreturn void round_child(void)
 		drop_privilege();
 	kt.fd = kt_open();
 	KT_REQUIRE(kt.fd >= 0, "%s: %m", FERRY_DEVICE_PATH);
+	fz_requests_init();
 	fz_memory_init(&rng[THREADS]);
 	if (fz_round.full)
 		fz_fill_hbm();

@@ -132,7 +132,8 @@ static void take_away(char *at, size_t len)
 	char *away = mremap(at, len, len, MREMAP_MAYMOVE | MREMAP_FIXED,
 			    fz_zone(FZ_NR_ZONES)); /* where no zone is */
 
-	KT_REQUIRE(away != MAP_FAILED, "mremap: %m");
+	if (away == MAP_FAILED) /* more than one mapping (EFAULT) */
+		return;
 	KT_REQUIRE(mremap(away, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, at) == at,
 		   "mremap back: %m");
 }

@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -27,24 +26,44 @@ const struct fz_errno_name fz_errno_names[FZ_NR_ERRNOS] = {
 	[FZ_ENOMEM] = {ENOMEM, "ENOMEM"},
 };
 
-static uint8_t *map(size_t len)
+/* For a thread with the ioctl each, and for FLIGHTS rings */
+enum { FLIGHT = 24, FLIGHTS = 3, POOL = 2 + FLIGHTS * FLIGHT, CANCEL = 1000 };
+
+static struct fz_request pool[POOL];
+static atomic_size_t taken;
+
+static void request_init(struct fz_request *req)
 {
-	void *mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	const size_t edge = 3 * kt.page, len = 2 * FZ_BUFFER + 2 * edge;
+	uint8_t *mem = mmap(NULL, len, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	KT_REQUIRE(mem != MAP_FAILED, "mmap: %m");
-	return mem;
-}
-
-void fz_request_init(struct fz_request *req)
-{
-	memset(req, 0, sizeof(*req));
-	req->in = map(FZ_BUFFER);
-	req->out = map(FZ_BUFFER);
-	for (int i = 0; i < 2; i++) {
-		req->edge[i] = map(3 * kt.page);
+	madvise(mem, len, MADV_NOHUGEPAGE);
+	req->in = mem;
+	req->out = mem + FZ_BUFFER;
+	/* What is used most is there before all wait for the lock that faults take. */
+	for (size_t at = 0; at < 2 * FZ_BUFFER; at += FZ_BUFFER / 4)
+		memset(mem + at, 0, 2 * kt.page);
+	for (size_t i = 0; i < 2; i++) {
+		req->edge[i] = mem + 2 * FZ_BUFFER + i * edge;
+		memset(req->edge[i], 0, 2 * kt.page);
 		mprotect(req->edge[i] + 2 * kt.page, kt.page, PROT_NONE);
 	}
+}
+
+void fz_requests_init(void)
+{
+	for (size_t i = 0; i < POOL; i++)
+		request_init(&pool[i]);
+}
+
+/* Takes @nr requests out of the pool for good, or NULL. */
+static struct fz_request *take(size_t nr)
+{
+	size_t first = atomic_fetch_add(&taken, nr);
+
+	return first + nr <= POOL ? &pool[first] : NULL;
 }
 
 static int index_of(long error)
@@ -231,40 +250,33 @@ void fz_request_check(const struct fz_request *req, long ret, bool uring)
 
 void *fz_by_ioctl(void *arg)
 {
+	struct fz_request *req = take(1);
 	struct fz_rng *rng = arg;
-	struct fz_request req;
 
-	fz_request_init(&req);
 	while (!fz_stopped()) {
-		fz_request_make(&req, rng);
-		fz_request_check(&req,
-				 kt_ioctl(req.foreign ? fz_round.foreign : kt.fd, req.cmd,
-					  req.arg),
+		fz_request_make(req, rng);
+		fz_request_check(req,
+				 kt_ioctl(req->foreign ? fz_round.foreign : kt.fd,
+					  req->cmd, req->arg),
 				 false);
 	}
 	return NULL;
 }
 
-enum { FLIGHT = 24, CANCEL = 1000 };
-
 /* A ring, and the requests that are in flight on it. */
 struct flight {
 	struct io_uring ring;
-	struct fz_request req[FLIGHT];
+	struct fz_request *req;
 	bool busy[FLIGHT];
 	size_t nr;
 };
 
-static struct flight *flight_start(void)
+static void flight_start(struct flight *flight, struct fz_request *req)
 {
-	struct flight *flight = calloc(1, sizeof(*flight));
-
-	KT_REQUIRE(flight, "calloc");
+	memset(flight, 0, sizeof(*flight));
 	kt_ring_init(&flight->ring, 4 * FLIGHT,
 		     fz_round.sqpoll ? IORING_SETUP_SQPOLL : 0);
-	for (int i = 0; i < FLIGHT; i++)
-		fz_request_init(&flight->req[i]);
-	return flight;
+	flight->req = req;
 }
 
 static void submit_one(struct flight *flight, struct fz_rng *rng)
@@ -326,26 +338,28 @@ static void reap(struct flight *flight, bool wait)
 void *fz_by_uring(void *arg)
 {
 	struct fz_rng *rng = arg;
-	struct flight *flight = flight_start();
-	unsigned int closed = 0;
+	struct fz_request *next;
+	struct flight flight;
 
+	flight_start(&flight, take(FLIGHT));
 	while (!fz_stopped()) {
 		for (uint64_t n = fz_below(rng, 12); n; n--)
-			submit_one(flight, rng);
-		io_uring_submit(&flight->ring);
+			submit_one(&flight, rng);
+		io_uring_submit(&flight.ring);
 		if (fz_once_in(rng, 6)) {
-			cancel_one(flight, rng);
-			io_uring_submit(&flight->ring);
+			cancel_one(&flight, rng);
+			io_uring_submit(&flight.ring);
 		}
-		reap(flight, flight->nr > FLIGHT / 2);
-		/* What is in flight may write to its memory later: all of it is left. */
-		if (fz_once_in(rng, 200) && closed++ < 8) {
-			io_uring_queue_exit(&flight->ring);
-			flight = flight_start();
+		reap(&flight, flight.nr > FLIGHT / 2);
+		/* What is in flight may write its answers later: a new ring has others.
+		 */
+		if (fz_once_in(rng, 100) && (next = take(FLIGHT))) {
+			io_uring_queue_exit(&flight.ring);
+			flight_start(&flight, next);
 		}
 	}
-	while (flight->nr && !kt_failures())
-		reap(flight, true);
-	io_uring_queue_exit(&flight->ring);
+	while (flight.nr && !kt_failures())
+		reap(&flight, true);
+	io_uring_queue_exit(&flight.ring);
 	return NULL;
 }

@@ -43,6 +43,7 @@ static void init(void)
 	}
 	if (!node_set_count(&runtime.topology->tier[FERRY_TIER_HBM]))
 		say_no_hbm();
+	huge_init(runtime.config->huge);
 	err = region_init(runtime.topology, runtime.config->hbm_limit);
 	if (err)
 		fprintf(stderr,

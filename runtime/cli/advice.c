@@ -143,6 +143,10 @@ void info_advise(struct info *info)
 	advise_module(info);
 	advise_uffd(info);
 	advise_uring(info);
+	if (info->huge == HUGE_ALWAYS && info->probe.huge <= HUGE_SYSTEM_NEVER)
+		advise(info, "huge pages",
+		       "FERRY_HUGE=always has no effect: as root write madvise to "
+		       "/sys/kernel/mm/transparent_hugepage/enabled");
 	if (!info->probe.preferred_many)
 		advise(info, "policy",
 		       "memory policies with several preferred nodes need Linux 5.15 or "

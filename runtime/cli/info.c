@@ -44,6 +44,18 @@ const char *info_tier(int tier)
 	return tier < 0 ? NULL : names[tier];
 }
 
+const char *info_huge(enum huge_system system)
+{
+	static const char *const names[] = {
+		[HUGE_SYSTEM_NONE] = "none",
+		[HUGE_SYSTEM_NEVER] = "never",
+		[HUGE_SYSTEM_MADVISE] = "madvise",
+		[HUGE_SYSTEM_ALWAYS] = "always",
+	};
+
+	return names[system];
+}
+
 const char *info_feature(int bit)
 {
 	static const char *const names[] = {"migrate",  "query",         "uring",
@@ -93,6 +105,7 @@ int info_command(int argc, char *argv[])
 	probe_all(&info.probe);
 	info.engine = migrate_engine_name(config->engine, &info.engine_why);
 	info.sampler = sampler_name(&info.sampler_why);
+	info.huge = config->huge;
 	info_advise(&info);
 	if (!json) {
 		info_text(&info);

@@ -7,6 +7,7 @@
 #define FERRY_INFO_H
 
 #include "cli/probe.h"
+#include "heap/huge.h"
 #include "topology/topology.h"
 
 /* Something that is missing, and what to do about it. */
@@ -22,6 +23,7 @@ struct info {
 	struct probe probe;
 	const char *engine, *engine_why;
 	const char *sampler, *sampler_why;
+	enum huge_mode huge; /* as FERRY_HUGE asks */
 	struct advice advice[MAX_ADVICE];
 	int advice_count;
 };
@@ -32,6 +34,7 @@ void info_advise(struct info *info);
 /* Where the knowledge comes from; one word. */
 const char *info_hbm_source(enum hbm_source source);
 const char *info_tier(int tier); /* NULL: none */
+const char *info_huge(enum huge_system system);
 
 /* The name of the feature with this bit in ferry_ioc_info.features, or NULL. */
 const char *info_feature(int bit);

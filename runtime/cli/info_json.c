@@ -198,6 +198,7 @@ int info_json(const struct info *info)
 	add(root, "userfaultfd", uffd(&probe->uffd));
 	add(root, "io_uring", uring(&probe->uring));
 	add(root, "numa_balancing", setting(probe->numa_balancing));
+	add(root, "huge_pages", json_object_new_string(info_huge(probe->huge)));
 	add(root, "preferred_many", json_object_new_boolean(probe->preferred_many));
 	add(root, "advice", advice(info));
 	written = json_object_to_json_string_ext(

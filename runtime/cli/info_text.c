@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* `ferry info` for people: aligned columns. One thread. */
 #include "cli/info.h"
+#include "policy/config.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -167,6 +168,24 @@ static void print_balancing(int value)
 		printf("tiering only (kernel.numa_balancing=%d)\n", value);
 }
 
+/* What comes of the system's setting and of FERRY_HUGE. */
+static const char *huge_outcome(enum huge_system system, enum huge_mode mode)
+{
+	if (system <= HUGE_SYSTEM_NEVER || mode == HUGE_NEVER)
+		return "none";
+	if (mode == HUGE_ALWAYS)
+		return "all memory that is placed";
+	return system == HUGE_SYSTEM_ALWAYS ? "as the system does it"
+					    : "allocations of 32 MiB and more";
+}
+
+static void print_huge(const struct info *info)
+{
+	printf("%-14ssystem: %s, FERRY_HUGE=%s: %s\n", "huge pages",
+	       info_huge(info->probe.huge), config_huge_name(info->huge),
+	       huge_outcome(info->probe.huge, info->huge));
+}
+
 void info_text(const struct info *info)
 {
 	const struct probe *probe = &info->probe;
@@ -181,6 +200,7 @@ void info_text(const struct info *info)
 	print_uffd(&probe->uffd);
 	print_uring(&probe->uring);
 	print_balancing(probe->numa_balancing);
+	print_huge(info);
 	printf("%-14sseveral preferred nodes: %s\n", "policy",
 	       probe->preferred_many ? "yes" : "no");
 	if (info->advice_count)

@@ -172,6 +172,7 @@ void probe_all(struct probe *probe)
 	probe_uffd(&probe->uffd);
 	probe_uring(&probe->uring);
 	probe->numa_balancing = read_sysctl("/proc/sys/kernel/numa_balancing");
+	probe->huge = huge_system();
 	probe_allowed(&probe->allowed);
 	probe->preferred_many = probe_preferred_many(&probe->allowed);
 }

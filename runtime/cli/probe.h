@@ -9,6 +9,7 @@
 
 #include <ferry/ferry_ioctl.h>
 
+#include "heap/huge.h"
 #include "topology/node_set.h"
 
 enum module_state {
@@ -54,6 +55,7 @@ struct probe {
 	struct uffd_probe uffd;
 	struct uring_probe uring;
 	int numa_balancing;      /* kernel.numa_balancing; -1: no such setting */
+	enum huge_system huge;   /* transparent huge pages */
 	bool preferred_many;     /* MPOL_PREFERRED_MANY */
 	struct node_set allowed; /* nodes of this process's cpuset */
 };

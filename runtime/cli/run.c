@@ -41,14 +41,19 @@ static const char help[] =
 	"  --hbm-nodes NODES  these nodes are the HBM: \"1\", \"2-3\", \"!0\"; \"\" for "
 	"none\n"
 	"                     (found by bandwidth, see ferry info)\n"
+	"  --huge MODE        huge pages for memory that is placed          (auto)\n"
+	"      auto        as the system has it; where it has `madvise`, for what is\n"
+	"                  allocated in pieces of 32 MiB and more\n"
+	"      always      for all of it\n"
+	"      never       for none\n"
 	"  --stats            write a summary to stderr at each process's exit\n"
 	"  -h, --help         show this text\n"
 	"\n"
 	"SIZE is a number of bytes, or one with a suffix K, M, G or T (powers of 1024).\n"
 	"Each option sets an environment variable, which is used where the option is "
 	"not\n"
-	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_HBM_LIMIT, FERRY_HBM_NODES, "
-	"FERRY_STATS.\n"
+	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_HBM_LIMIT, FERRY_HBM_NODES,\n"
+	"FERRY_HUGE, FERRY_STATS.\n"
 	"Programs that PROGRAM starts inherit them.\n"
 	"\n"
 	"Exit status: PROGRAM's; 127 if it is not found, 126 if it cannot be executed,\n"
@@ -66,6 +71,7 @@ static const struct {
 	{"min-size", "FERRY_MIN_SIZE", required_argument},
 	{"hbm-limit", "FERRY_HBM_LIMIT", required_argument},
 	{"hbm-nodes", "FERRY_HBM_NODES", required_argument},
+	{"huge", "FERRY_HUGE", required_argument},
 	{"stats", "FERRY_STATS", no_argument},
 };
 
@@ -153,6 +159,16 @@ static void say_without_hbm(enum policy_kind policy, const struct topology *topo
 	}
 }
 
+/* Says once that huge pages are asked for in vain. */
+static void say_without_huge(enum huge_mode mode)
+{
+	if (mode != HUGE_ALWAYS || huge_system() > HUGE_SYSTEM_NEVER ||
+	    getenv("FERRY_SAID_NO_HUGE"))
+		return;
+	fail(0, "run", HUGE_MISSING);
+	setenv("FERRY_SAID_NO_HUGE", "1", 1);
+}
+
 /* Checks the whole environment, that is the options and what was there before. */
 static int check_environment(void)
 {
@@ -167,6 +183,7 @@ static int check_environment(void)
 			  sizeof(error)))
 		return fail(EXIT_USAGE, "run", "%s", error);
 	say_without_hbm(config.policy, &topology);
+	say_without_huge(config.huge);
 	return 0;
 }
 

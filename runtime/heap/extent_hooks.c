@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <sys/mman.h>
 
+#include "heap/huge.h"
+
 /*
  * Extents below CHUNK_SIZE come from an arena's chunks, those from MEDIUM_SIZE
  * on from chunks of their own. From ALIGNED_SIZE on they begin at a granule.
@@ -12,7 +14,7 @@
  * filled where huge pages are: in HBM.
  */
 #define MEDIUM_SIZE  (GRANULE_SIZE / 4)
-#define ALIGNED_SIZE (16 * GRANULE_SIZE)
+#define ALIGNED_SIZE HUGE_EXTENT
 
 #define ARENAS_MAX 4096 /* jemalloc's limit */
 
@@ -56,8 +58,12 @@ static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 	*commit = true;
 	if (arena >= ARENAS_MAX) /* which there are not */
 		return NULL;
-	if (new_addr)
-		return extend(new_addr, size, arena) ? new_addr : NULL;
+	if (new_addr) {
+		addr = extend(new_addr, size, arena) ? new_addr : NULL;
+		if (addr)
+			huge_begin(addr, size);
+		return addr;
+	}
 	if (size < CHUNK_SIZE && alignment <= GRANULE_SIZE &&
 	    own->kind != REGION_METADATA)
 		addr = region_alloc_small(own->kind, chunk_of(arena, size), size,
@@ -68,7 +74,9 @@ static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 					    ? GRANULE_SIZE
 					    : alignment,
 				    own->strict);
-	if (!addr)
+	if (addr)
+		huge_begin(addr, size);
+	else
 		*zero = wants_zero;
 	return addr;
 }
@@ -78,13 +86,41 @@ static bool extent_dalloc(extent_hooks_t *hooks, void *addr, size_t size, bool c
 			  unsigned int arena)
 {
 	int saved = errno; /* of the program, which may be calling free() */
-	bool keep = size < GRANULE_SIZE || region_free(addr, size);
+	bool keep = size < GRANULE_SIZE;
 
+	if (!keep) {
+		huge_end(addr, size);
+		keep = region_free(addr, size);
+	}
 	(void)hooks;
 	(void)committed;
 	(void)arena;
 	errno = saved;
 	return keep;
+}
+
+/*
+ * Where huge pages are behind: of what has been free for a while, the whole
+ * granules are given back. jemalloc keeps the rest as "muzzy" and merges it with
+ * what becomes free beside it; what has not become a granule by the time that
+ * muzzy memory decays too is given back all the same.
+ */
+static bool extent_purge_lazily(extent_hooks_t *hooks, void *addr, size_t size,
+				size_t offset, size_t length, unsigned int arena)
+{
+	uintptr_t start = granule_up((uintptr_t)addr + offset);
+	uintptr_t end = granule_down((uintptr_t)addr + offset + length);
+	int saved = errno;
+
+	(void)hooks;
+	(void)size;
+	(void)arena;
+	if (!huge_keeps())
+		return true;
+	if (start < end)
+		madvise((void *)start, end - start, MADV_DONTNEED);
+	errno = saved;
+	return false;
 }
 
 static bool extent_purge(extent_hooks_t *hooks, void *addr, size_t size, size_t offset,
@@ -131,8 +167,8 @@ static bool extent_merge(extent_hooks_t *hooks, void *addr_a, size_t size_a, voi
 #define HOOKS                                                                            \
 	{                                                                                \
 		.alloc = extent_alloc, .dalloc = extent_dalloc,                          \
-		.purge_forced = extent_purge, .split = extent_split,                     \
-		.merge = extent_merge,                                                   \
+		.purge_lazy = extent_purge_lazily, .purge_forced = extent_purge,         \
+		.split = extent_split, .merge = extent_merge,                            \
 	}
 
 extent_hooks_t *extent_hooks(enum region_kind kind, bool strict)

@@ -15,6 +15,7 @@
 
 #include "heap/jemalloc_private.h"
 #include "heap/extent_hooks.h"
+#include "heap/huge.h"
 
 /* What jemalloc must have, whatever MALLOC_CONF says: see extent_hooks.h. */
 const char *je_malloc_conf_2_conf_harder = "retain:false,percpu_arena:disabled";
@@ -56,7 +57,8 @@ static unsigned int create_arena(unsigned int kind)
 					     kind >= REGION_PLACED);
 	char name[48];
 	unsigned int arena;
-	size_t size = sizeof(arena);
+	size_t size = sizeof(arena), muzzy_size = sizeof(ssize_t);
+	ssize_t muzzy;
 
 	if (je_mallctl("arenas.create", &arena, &size, (void *)&metadata,
 		       sizeof(metadata)))
@@ -64,6 +66,13 @@ static unsigned int create_arena(unsigned int kind)
 	snprintf(name, sizeof(name), "arena.%u.extent_hooks", arena);
 	if (je_mallctl(name, NULL, NULL, (void *)&hooks, sizeof(hooks)))
 		return 0;
+	if (huge_keeps() &&
+	    !je_mallctl("arenas.muzzy_decay_ms", &muzzy, &muzzy_size, NULL, 0) &&
+	    !muzzy) {
+		muzzy = MUZZY_DECAY_MS;
+		snprintf(name, sizeof(name), "arena.%u.muzzy_decay_ms", arena);
+		je_mallctl(name, NULL, NULL, &muzzy, sizeof(muzzy));
+	}
 	return arena + 1;
 }
 

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "heap/huge.h"
 #include "heap/range_set.h"
 
 #ifndef MADV_DONTNEED_LOCKED
@@ -187,6 +188,8 @@ static bool reserve(enum region_kind kind, size_t need)
 		return false;
 	if (kind == REGION_METADATA) /* where the kernel knows huge pages */
 		madvise((void *)start, size, MADV_NOHUGEPAGE);
+	else
+		huge_advise_region((void *)start, size);
 	if (region_apply_policy((void *)start, size, kind, 0)) {
 		munmap((void *)start, size);
 		return false;

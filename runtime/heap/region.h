@@ -42,6 +42,16 @@
 #define GRANULE_SIZE ((size_t)2 << 20)
 #define CHUNK_SIZE   (4 * GRANULE_SIZE)
 
+static inline uintptr_t granule_down(uintptr_t addr)
+{
+	return addr & ~(GRANULE_SIZE - 1);
+}
+
+static inline uintptr_t granule_up(uintptr_t addr)
+{
+	return granule_down(addr + GRANULE_SIZE - 1);
+}
+
 enum region_kind {
 	REGION_DDR,
 	REGION_HBM,

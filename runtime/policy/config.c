@@ -24,6 +24,12 @@ static const char *const engine_names[] = {
 	[ENGINE_SYSCALL] = "syscall",
 };
 
+static const char *const huge_names[] = {
+	[HUGE_AUTO] = "auto",
+	[HUGE_ALWAYS] = "always",
+	[HUGE_NEVER] = "never",
+};
+
 static const struct config defaults = {
 	.policy = POLICY_DDR,
 	.min_size = (size_t)1 << 20,
@@ -61,6 +67,11 @@ int config_parse_size(const char *text, uint64_t *bytes)
 const char *config_policy_name(enum policy_kind policy)
 {
 	return policy_names[policy];
+}
+
+const char *config_huge_name(enum huge_mode huge)
+{
+	return huge_names[huge];
 }
 
 /* The index of @text in @names, or -1. */
@@ -106,6 +117,16 @@ static const char *set_hbm_nodes(struct config *config, const char *value)
 	return NULL;
 }
 
+static const char *set_huge(struct config *config, const char *value)
+{
+	int found = find_name(value, huge_names, HUGE_NEVER + 1);
+
+	if (found < 0)
+		return "auto, always or never";
+	config->huge = (enum huge_mode)found;
+	return NULL;
+}
+
 static const char *set_engine(struct config *config, const char *value)
 {
 	int found = find_name(value, engine_names, ENGINE_SYSCALL + 1);
@@ -130,7 +151,8 @@ static const struct {
 } variables[] = {
 	{"FERRY_POLICY", set_policy},       {"FERRY_MIN_SIZE", set_min_size},
 	{"FERRY_HBM_LIMIT", set_hbm_limit}, {"FERRY_HBM_NODES", set_hbm_nodes},
-	{"FERRY_ENGINE", set_engine},       {"FERRY_STATS", set_stats},
+	{"FERRY_HUGE", set_huge},           {"FERRY_ENGINE", set_engine},
+	{"FERRY_STATS", set_stats},
 };
 
 /* Like getenv(3), which may not work yet. */

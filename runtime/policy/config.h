@@ -9,12 +9,14 @@
  *                    threshold takes 16K or more
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
  *   FERRY_HBM_NODES  nodestring: these nodes are the HBM     (default: found)
+ *   FERRY_HUGE       auto | always | never: huge pages       (default auto)
  *   FERRY_ENGINE     auto | kmod | syscall                   (default auto)
  *   FERRY_STATS      0 | 1: summary to stderr at exit        (default 0)
  *
  * `ferry run` sets FERRY_POLICY=hbm where nothing else is asked for, and
- * FERRY_SAID_NO_HBM=1 when it has said that no HBM can be used, so that the
- * libraries do not say it again.
+ * FERRY_SAID_NO_HBM=1 when it has said that no HBM can be used, or
+ * FERRY_SAID_NO_HUGE=1 that there are no huge pages, so that the libraries do
+ * not say it again.
  *
  * SIZE is a number of bytes with an optional suffix K, M, G or T (powers of
  * 1024). Pure functions on values; no allocation.
@@ -25,6 +27,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include "heap/huge.h"
 
 enum policy_kind {
 	POLICY_DDR,
@@ -44,6 +48,7 @@ struct config {
 	size_t min_size;       /* bytes; THRESHOLD_LEAST or more with POLICY_THRESHOLD */
 	uint64_t hbm_limit;    /* bytes; UINT64_MAX: none */
 	const char *hbm_nodes; /* unparsed, NULL: not set */
+	enum huge_mode huge;
 	enum engine_choice engine;
 	bool stats;
 };
@@ -65,5 +70,6 @@ const struct config *config_get(const char **error);
 int config_parse_size(const char *text, uint64_t *bytes);
 
 const char *config_policy_name(enum policy_kind policy);
+const char *config_huge_name(enum huge_mode huge);
 
 #endif /* FERRY_CONFIG_H */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "heap/extent_hooks.h"
+#include "heap/huge.h"
 #include "preload/preload.h"
 #include "topology/topology.h"
 
@@ -34,6 +35,9 @@
  */
 #define ARENAS_EACH_CPU 4
 #define ARENAS_MOST     32
+
+#define TEXT_(number) #number
+#define TEXT(number)  TEXT_(number)
 
 struct preload preload;
 
@@ -114,8 +118,9 @@ static void set_options(void)
 	unsigned int arenas = cpu_count() * ARENAS_EACH_CPU;
 	size_t cached = preload.threshold > CACHED_MOST ? CACHED_MOST : SMALL_MOST;
 
-	snprintf(defaults, sizeof(defaults), "narenas:%u",
-		 arenas < ARENAS_MOST ? arenas : ARENAS_MOST);
+	snprintf(defaults, sizeof(defaults), "narenas:%u%s",
+		 arenas < ARENAS_MOST ? arenas : ARENAS_MOST,
+		 huge_keeps() ? ",muzzy_decay_ms:" TEXT(MUZZY_DECAY_MS) : "");
 	if (preload.threshold)
 		snprintf(musts, sizeof(musts),
 			 "retain:false,percpu_arena:disabled,oversize_threshold:%zu,"
@@ -268,6 +273,10 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 	has_hbm = node_set_count(&topology.tier[FERRY_TIER_HBM]) > 0;
 	if (!has_hbm && wants_hbm() && !has_variable(envp, "FERRY_SAID_NO_HBM=1"))
 		say("this machine has no HBM; all memory is DDR");
+	huge_init(preload.config.huge);
+	if (preload.config.huge == HUGE_ALWAYS && huge_system() <= HUGE_SYSTEM_NEVER &&
+	    !has_variable(envp, "FERRY_SAID_NO_HUGE=1"))
+		say(HUGE_MISSING);
 	policy_err = region_init(&topology, preload.config.hbm_limit);
 	if (policy_err && !has_variable(envp, "FERRY_SAID_NO_HBM=1"))
 		say("memory policies cannot be set (mbind: %s); placement is off",
@@ -286,6 +295,7 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 		return;
 	}
 	preload.place_mappings = has_hbm && !policy_err;
+	preload.advise_mappings = huge_advises_mappings();
 	preload.active = true;
 	if (preload.config.stats)
 		summary_init();

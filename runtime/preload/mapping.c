@@ -5,6 +5,8 @@
  * their size would go to. The calls behave and fail as the kernel's do; a
  * mapping that cannot be placed stays as it is.
  *
+ * Where huge pages are asked for, or refused, these mappings are advised so.
+ *
  * Placed mappings that count against the HBM limit are recorded, so that they
  * count until they are unmapped. One mutex guards the record, and is held over
  * the system calls that change it, or else another thread could be given an
@@ -21,6 +23,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "heap/huge.h"
 #include "heap/range_set.h"
 #include "preload/direct.h"
 #include "preload/preload.h"
@@ -107,10 +110,10 @@ static void place(void *addr, size_t len, unsigned int mbind_flags)
 	errno = saved;
 }
 
-static bool is_placeable(const void *addr, size_t len, int prot, int flags)
+static bool is_large(const void *addr, size_t len, int prot, int flags)
 {
-	return preload.place_mappings && len >= preload.config.min_size &&
-	       (flags & MAP_TYPE) == MAP_PRIVATE && flags & MAP_ANONYMOUS &&
+	return len >= preload.config.min_size && (flags & MAP_TYPE) == MAP_PRIVATE &&
+	       flags & MAP_ANONYMOUS &&
 	       !(flags & (MAP_STACK | MAP_GROWSDOWN | MAP_HUGETLB)) &&
 	       prot != PROT_NONE && /* address space only */
 	       !(flags & MAP_FIXED && region_of(addr) >= 0);
@@ -123,20 +126,25 @@ static bool may_be_recorded(void)
 
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
-	bool placeable = is_placeable(addr, len, prot, flags);
+	bool large = is_large(addr, len, prot, flags);
+	bool placeable = large && preload.place_mappings;
 	void *mapped;
 
-	if (inside || (!placeable && !(flags & MAP_FIXED && may_be_recorded())))
-		return __wrap_mmap(addr, len, prot, flags, fd, offset);
-	enter();
-	mapped = __wrap_mmap(addr, len, prot, flags, fd, offset);
-	/* Pages that are there already are moved. */
-	if (mapped != MAP_FAILED && placeable)
-		place(mapped, len,
-		      flags & (MAP_POPULATE | MAP_LOCKED) ? MPOL_MF_MOVE : 0);
-	else if (mapped != MAP_FAILED)
-		forget(mapped, len);
-	leave();
+	if (inside || (!placeable && !(flags & MAP_FIXED && may_be_recorded()))) {
+		mapped = __wrap_mmap(addr, len, prot, flags, fd, offset);
+	} else {
+		enter();
+		mapped = __wrap_mmap(addr, len, prot, flags, fd, offset);
+		/* Pages that are there already are moved. */
+		if (mapped != MAP_FAILED && placeable)
+			place(mapped, len,
+			      flags & (MAP_POPULATE | MAP_LOCKED) ? MPOL_MF_MOVE : 0);
+		else if (mapped != MAP_FAILED)
+			forget(mapped, len);
+		leave();
+	}
+	if (mapped != MAP_FAILED && large && preload.advise_mappings)
+		huge_advise_mapping(mapped, page_up(len));
 	return mapped;
 }
 

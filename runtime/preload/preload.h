@@ -33,6 +33,7 @@ struct preload {
 	size_t threshold; /* allocations from here on are large_kind; 0: all are
 			     heap_kind */
 	bool place_mappings;
+	bool advise_mappings; /* huge pages, or none, for a program's own mappings */
 };
 
 extern struct preload preload;

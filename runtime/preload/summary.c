@@ -172,11 +172,32 @@ static void print_kind(int kind, uint64_t bytes, uint64_t peak, bool has_nodes)
 	end(&line);
 }
 
+/* The process's memory that is in huge pages; false: the kernel does not tell. */
+static bool read_huge_bytes(uint64_t *bytes)
+{
+	static const char name[] = "AnonHugePages:";
+	static char text[4096];
+	int fd = open("/proc/self/smaps_rollup", O_RDONLY | O_CLOEXEC);
+	ssize_t len = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	const char *found;
+
+	if (fd >= 0)
+		close(fd);
+	if (len <= 0)
+		return false;
+	text[len] = '\0';
+	found = strstr(text, name);
+	if (found)
+		*bytes = strtoull(found + sizeof(name) - 1, NULL, 10) << 10;
+	return found;
+}
+
 static void print_head(const struct region_usage *usage)
 {
 	const struct config *config = &preload.config;
 	struct mapping_usage mappings;
 	struct line line;
+	uint64_t huge;
 
 	mapping_usage(&mappings);
 	begin(&line);
@@ -195,6 +216,11 @@ static void print_head(const struct region_usage *usage)
 	add_size(&line, mappings.placed_bytes);
 	add(&line, "), address space reserved: ");
 	add_size(&line, usage->reserved_bytes);
+	add(&line, ", huge pages %s", config_huge_name(config->huge));
+	if (read_huge_bytes(&huge)) {
+		add(&line, ": ");
+		add_size(&line, huge);
+	}
 	end(&line);
 }
 

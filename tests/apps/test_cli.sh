@@ -40,16 +40,17 @@ is '--policy'
 check 0 "$ferry" run env
 out '^FERRY_POLICY=hbm$'
 out "^LD_PRELOAD=$stub\$"
-! grep -qE '^FERRY_(MIN_SIZE|HBM_LIMIT|STATS|HBM_NODES)=' "$tmp/out" || fail "sets what nobody asked for"
+! grep -qE '^FERRY_(MIN_SIZE|HBM_LIMIT|STATS|HBM_NODES|HUGE)=' "$tmp/out" || fail "sets what nobody asked for"
 check 0 "$ferry" run cat /proc/self/maps
 out "$(basename "$stub")"
 check 0 env FERRY_POLICY=interleave FERRY_MIN_SIZE=2M "$ferry" run --min-size 64K env
 out '^FERRY_POLICY=interleave$'
 out '^FERRY_MIN_SIZE=64K$'
-check 0 "$ferry" run --policy threshold --hbm-limit=1G --hbm-nodes '' --stats env
+check 0 "$ferry" run --policy threshold --hbm-limit=1G --hbm-nodes '' --huge always --stats env
 out '^FERRY_POLICY=threshold$'
 out '^FERRY_HBM_LIMIT=1G$'
 out '^FERRY_HBM_NODES=$'
+out '^FERRY_HUGE=always$'
 out '^FERRY_STATS=1$'
 ln -s "$stub" "$tmp/other.so"
 check 0 env LD_PRELOAD="$tmp/other.so" "$ferry" run env
@@ -73,6 +74,7 @@ refused 'FERRY_HBM_NODES="77" names a node' "$ferry" run --hbm-nodes 77
 refused 'FERRY_HBM_NODES="\+0" is not a list' "$ferry" run --hbm-nodes +0
 refused 'FERRY_HBM_NODES="all" leaves no node for DDR' "$ferry" run --hbm-nodes all
 refused 'FERRY_ENGINE="dma".*auto, kmod or syscall' env FERRY_ENGINE=dma "$ferry" run
+refused '--huge: FERRY_HUGE="2M".*auto, always or never' "$ferry" run --huge 2M
 refused 'FERRY_STATS="yes".*0 or 1' env FERRY_STATS=yes "$ferry" run
 check 2 env FERRY_POLICY=x "$ferry" info
 err 'FERRY_POLICY="x"'

@@ -10,6 +10,7 @@ check 0 "$ferry" info
 out '^tier +nodes'
 grep -qxF "Ferry $("$ferry" --version | cut -d" " -f2) on Linux $(uname -r)" "$tmp/out" || fail "no first line"
 out '^engine +(kmod|syscall): .'
+out '^huge pages +system: (none|never|madvise|always), FERRY_HUGE=auto: .'
 out '^sampler +(abit|none): .'
 check 0 "$ferry" info --json
 cp "$tmp/out" "$tmp/info.json"
@@ -17,7 +18,7 @@ python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --j
 import glob, json, os, re, sys
 info = json.load(open(sys.argv[1]))
 assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "sampler", "userfaultfd",
-                      "io_uring", "numa_balancing", "preferred_many", "advice"], list(info)
+                      "io_uring", "numa_balancing", "huge_pages", "preferred_many", "advice"], list(info)
 assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
 seen = {}
 for path in glob.glob("/sys/devices/system/node/node[0-9]*"):
@@ -44,6 +45,9 @@ assert ("module" in missing) == (not os.access("/dev/ferry", os.R_OK))
 assert (info["sampler"]["name"] == "abit") == ("scan" in info["module"]["features"])
 assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
 PYTHON
+
+check 0 env FERRY_HUGE=never "$ferry" info
+out 'FERRY_HUGE=never: none$'
 
 if grep -qE '"hbm_source": "(hmat|assumed)"' "$tmp/info.json"; then
 	check 0 "$ferry" run true

@@ -28,6 +28,7 @@ static void assert_defaults(const struct config *config)
 	assert_int_equal(config->min_size, 1 << 20);
 	assert_true(config->hbm_limit == UINT64_MAX);
 	assert_null(config->hbm_nodes);
+	assert_int_equal(config->huge, HUGE_AUTO);
 	assert_int_equal(config->engine, ENGINE_AUTO);
 	assert_false(config->stats);
 }
@@ -101,13 +102,10 @@ static void defaults(void **state)
 static void every_variable(void **state)
 {
 	char *envp[] = {
-		(char *)"FERRY_POLICY=threshold",
-		(char *)"FERRY_MIN_SIZE=64K",
-		(char *)"FERRY_HBM_LIMIT=8G",
-		(char *)"FERRY_HBM_NODES=1,3",
-		(char *)"FERRY_ENGINE=syscall",
-		(char *)"FERRY_STATS=1",
-		NULL,
+		(char *)"FERRY_POLICY=threshold", (char *)"FERRY_MIN_SIZE=64K",
+		(char *)"FERRY_HBM_LIMIT=8G",     (char *)"FERRY_HBM_NODES=1,3",
+		(char *)"FERRY_HUGE=never",       (char *)"FERRY_ENGINE=syscall",
+		(char *)"FERRY_STATS=1",          NULL,
 	};
 	struct config config;
 
@@ -117,6 +115,7 @@ static void every_variable(void **state)
 	assert_int_equal(config.min_size, 64 << 10);
 	assert_true(config.hbm_limit == UINT64_C(8) << 30);
 	assert_string_equal(config.hbm_nodes, "1,3");
+	assert_int_equal(config.huge, HUGE_NEVER);
 	assert_int_equal(config.engine, ENGINE_SYSCALL);
 	assert_true(config.stats);
 }
@@ -157,6 +156,7 @@ static void wrong_values(void **state)
 		{"FERRY_POLICY=", "FERRY_POLICY", "\"\"", "ddr"},
 		{"FERRY_MIN_SIZE=big", "FERRY_MIN_SIZE", "\"big\"", "suffix"},
 		{"FERRY_HBM_LIMIT=-1", "FERRY_HBM_LIMIT", "\"-1\"", "suffix"},
+		{"FERRY_HUGE=hugetlb", "FERRY_HUGE", "\"hugetlb\"", "always"},
 		{"FERRY_ENGINE=dma", "FERRY_ENGINE", "\"dma\"", "syscall"},
 		{"FERRY_STATS=yes", "FERRY_STATS", "\"yes\"", "0 or 1"},
 		{"FERRY_STATS=11", "FERRY_STATS", "\"11\"", "0 or 1"},

@@ -163,12 +163,36 @@ static void special_mappings(void **state)
 	assert_true(seen >= 2);
 }
 
+/* Private and anonymous to the program, and a file to the kernel. */
+static void hugetlb_is_not_for_ferry(void **state)
+{
+	void *mem =
+		mmap(NULL, (size_t)2 << 20, PROT_READ | PROT_WRITE,
+		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0);
+
+	(void)state;
+	if (mem == MAP_FAILED) /* this kernel has none */
+		skip();
+	for (int text = 0; text < 2; text++) {
+		struct mapping_reader reader;
+		struct mapping mapping;
+
+		assert_int_equal(mapping_open(&reader, text), 0);
+		assert_int_equal(mapping_find(&reader, (uintptr_t)mem, &mapping), 1);
+		assert_int_equal(mapping.start, (uintptr_t)mem);
+		assert_false(mapping.anonymous);
+		mapping_close(&reader);
+	}
+	munmap(mem, (size_t)2 << 20);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_kinds),
 		cmocka_unit_test(both_forms_agree),
 		cmocka_unit_test(special_mappings),
+		cmocka_unit_test(hugetlb_is_not_for_ferry),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

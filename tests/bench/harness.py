@@ -32,6 +32,7 @@ class Figure:
     runs: int
     spread: float = 0.0  # (max - min) / median of the subject, for the table
     median_ratio: float = 0.0  # of the rounds, where both ran in each; 0: ratio of the medians
+    machine: str = ""  # what it was measured on
 
     @property
     def ratio(self):
@@ -41,16 +42,59 @@ class Figure:
 
     def as_json(self):
         keys = ("bench", "case", "subject", "peer", "unit", "value", "peer_value",
-                "ratio", "where", "clock", "runs")
+                "ratio", "where", "clock", "runs", "spread", "machine")
         return json.dumps({key: getattr(self, key) for key in keys})
+
+    @staticmethod
+    def from_json(text):
+        values = json.loads(text)
+        return Figure(median_ratio=values.pop("ratio"), **values)
 
 
 def spread(values):
     return (max(values) - min(values)) / statistics.median(values)
 
 
-def machine():
-    return f"{os.cpu_count()} CPUs, Linux {platform.release()}, {platform.machine()}"
+def machine(options, where="native"):
+    """What figures are measured on, in a line."""
+    text = (f"{os.cpu_count()} CPUs ({first('/proc/cpuinfo', 'model name')}), "
+            f"{int(first('/proc/meminfo', 'MemTotal').split()[0]) >> 20} GiB, "
+            f"Linux {platform.release()}, huge pages {huge_pages()}")
+    if where == "guest":
+        return f"QEMU guest with Debian's kernel {options.kernel} on {text}"
+    return text
+
+
+def first(path, name):
+    """The value of the first line `name : value` in @path."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith(name):
+                return line.split(":", 1)[1].strip()
+    return "0"
+
+
+def huge_pages():
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/enabled", encoding="utf-8") as file:
+            return file.read().split("[")[1].split("]")[0]
+    except OSError:
+        return "none"
+
+
+def revision():
+    """Of the sources, with a + where they were changed."""
+    done = subprocess.run(["git", "describe", "--always", "--dirty=+"], cwd=ROOT, text=True,
+                          stdout=subprocess.PIPE, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def versions(packages):
+    """`name version` of Debian packages, those that are installed."""
+    done = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\\n", *packages],
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          check=False)
+    return ", ".join(done.stdout.split("\n")[:-1])
 
 
 def guest(command, options, *, icount=False, cpus=2, ddr="3G", hbm="2G", timeout=900):
@@ -80,6 +124,11 @@ def table(figures):
             f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", f"{figure.spread:.0%}",
             figure.where, figure.clock, figure.runs), flush=True)
     return kept
+
+
+def read_json(path):
+    with open(path, encoding="utf-8") as file:
+        return [Figure.from_json(line) for line in file]
 
 
 def write_json(path, figures):

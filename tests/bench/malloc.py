@@ -27,6 +27,8 @@ MALLOCS = {
     "memkind": ["env", f"LD_PRELOAD={LIBRARIES}/libmemtier.so.0",
                 "MEMKIND_MEM_TIERS=KIND:DRAM,RATIO:1;POLICY:STATIC_RATIO"],
 }
+PACKAGES = ("libjemalloc2", "libc6", "libmimalloc2.0", "libtcmalloc-minimal4", "libmemkind0",
+            "redis-server", "sqlite3", "python3", "gcc")
 WORKLOADS = ("larson", "xfree", "mix", "thrash", "large")
 STARTS = 100
 REDIS_PORT = "16399"

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Writes docs/performance.md from figures: what was measured on what, tables and
+charts for each benchmark, the model, and what has not been measured."""
+import collections
+import os
+
+import chart
+import model
+
+TITLES = {
+    "malloc": "Allocator: programs under `ferry run`",
+    "migrate": "Moving pages",
+    "relocate": "Moving huge pages in user space",
+}
+# Units whose peer is a bandwidth or time that nothing can beat.
+LIMITS = {
+    "of-copy-bandwidth": "the ratio is to the physical limit, a plain copy of the same bytes",
+}
+
+UNMEASURED = """Nothing here was measured on HBM, or on a machine with two NUMA nodes. Guest figures come from
+QEMU's software emulation of a machine with a DDR and an HBM node, which are the same memory of the host: they
+tell how much work is done for a page, not how fast HBM is. Not measured at all:
+
+- bandwidth and latency of HBM, alone and beside DDR; what a placement gains on it;
+- TLB shootdowns over many cores, and contention of many cores in the kernel's memory management;
+- memory policies of SNC4 on hardware, and MPI ranks that share one HBM;
+- DMA engines; sampling by the PMU (PEBS)."""
+
+
+def write(path, figures):
+    folder = os.path.dirname(os.path.abspath(path))
+    charts = chart.draw(figures, os.path.join(folder, "performance"))
+    lines = list(document(figures, [os.path.relpath(name, folder) for name in charts]))
+    with open(path, "w", encoding="utf-8") as out:
+        out.write("\n".join(lines) + "\n")
+
+
+def document(figures, charts):
+    yield from ("<!-- SPDX-License-Identifier: MIT -->",
+                "<!-- Made by tests/bench/run --report; do not edit. -->",
+                "# Performance", "")
+    yield from (
+        "A ratio is Ferry's value to the peer's of the same run. Times, instructions and memory are the",
+        "better the less they are, bandwidths the more. Figures by `wall` are of the machine named, those",
+        "by `icount` are guest instructions and hardly depend on it. Spread is (largest - smallest) /",
+        "median of the runs, or of their ratios where both ran in each.")
+    for bench, members in grouped(figures, lambda figure: figure.bench).items():
+        yield from ("", f"## {TITLES.get(bench, bench)}", "")
+        for machine in dict.fromkeys(figure.machine for figure in members):
+            yield f"Machine: {machine}."
+        yield from headline(members)
+        for unit, same in grouped(members, lambda figure: (figure.unit, figure.where)).items():
+            yield from unit_table(unit, same)
+        for name in charts:
+            if os.path.basename(name).startswith(bench + "-"):
+                yield from ("", f"![{os.path.basename(name)}]({name})")
+    yield from ("", "## Model: Xeon Max", "")
+    yield from model.section(figures)
+    yield from ("", "## Not measured", "", UNMEASURED)
+
+
+def headline(figures):
+    """The geometric means, where a benchmark has some."""
+    means = [figure for figure in figures if figure.case == "geomean"]
+    if means:
+        yield ""
+    for figure in means:
+        yield (f"- {figure.unit}, geometric mean of the cases: {figure.ratio:.3f} of "
+               f"{figure.peer}'s")
+
+
+def unit_table(unit, figures):
+    name, where = unit
+    yield ""
+    yield f"`{name}`, {where}:" + (f" {LIMITS[name]}." if name in LIMITS else "")
+    yield ""
+    head = ["case", "subject", "median", "peer", "peer's median", "ratio", "spread", "clock", "runs"]
+    rows = [[figure.case, figure.subject, f"{figure.value:.4g}", figure.peer,
+             f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", f"{figure.spread:.0%}",
+             figure.clock, str(figure.runs)]
+            for figure in figures if figure.case != "geomean"]
+    yield from model.table(head, rows)
+
+
+def grouped(items, key):
+    groups = collections.defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return groups

@@ -225,6 +225,7 @@ int ferry_query_read(struct ferry_ioc_query *query, const void __user *src)
 
 	switch (query->mode) {
 	case FERRY_QUERY_PAGES:
+	case FERRY_QUERY_HELD:
 		if (query->nr_nodes || query->granule_bytes)
 			return -EINVAL;
 		break;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Where pages are: a walk that only looks, one segment (at most one page
- * table's worth) at a time.
+ * Where pages are, and whether they are held: a walk that only looks, one
+ * segment (at most one page table's worth) at a time.
  *
  * Locking: mmap_lock is held for reading for a segment and released before the
  * answer is copied to the caller. Page tables are read without their lock,
  * inside of rcu_read_lock(), which keeps them in being. An entry read this way
  * may be old by the time it is used; but only its page frame number is used, to
  * find the node, and the node of a page frame never changes. So an answer is at
- * worst as old as any answer is once it has been given.
+ * worst as old as any answer is once it has been given. Who holds a page is
+ * found under the lock of the entry that maps it, which keeps the page in being.
  */
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
@@ -25,7 +26,7 @@
 /**
  * struct answer - the answer to a query on its way to the caller
  * @query: what is asked
- * @nodes: for each page of the current segment its node
+ * @nodes: for each page of the current segment its node, or whether it is held
  * @out: where in the caller's memory the next part goes
  * @row: COUNTS: the row of the granule that is being counted
  */
@@ -119,9 +120,82 @@ static void read_vma(struct vm_area_struct *vma, unsigned long addr,
 	}
 }
 
-/* Find the nodes of a segment's pages. */
+/* More references than one mapping and the swap cache account for */
+static s16 held(struct folio *folio)
+{
+	int expected = 1;
+
+	if (folio_test_swapcache(folio))
+		expected += folio_nr_pages(folio);
+	return folio_ref_count(folio) > expected;
+}
+
+/**
+ * struct held_run - entries of one table to be looked at under its lock
+ * @nr: number of them
+ * @out: the answer
+ */
+struct held_run {
+	unsigned long nr;
+	s16 *out;
+};
+
+static void held_in_table(pte_t *pte, void *arg)
+{
+	struct held_run *run = arg;
+	unsigned long i;
+
+	for (i = 0; i < run->nr; i++) {
+		pte_t val = ptep_get(pte + i);
+
+		if (!pte_present(val) || pte_special(val))
+			run->out[i] = FERRY_QUERY_HOLE;
+		else
+			run->out[i] = held(page_folio(pte_page(val)));
+	}
+}
+
+static s16 held_huge(struct mm_struct *mm, struct ferry_spot *spot)
+{
+	s16 answer = FERRY_QUERY_HOLE;
+	spinlock_t *ptl;
+	pmd_t val;
+
+	/* Larger than a table maps: not memory that this is asked of */
+	if (!spot->pmd)
+		return answer;
+	ptl = pmd_lock(mm, spot->pmd);
+	val = READ_ONCE(*spot->pmd);
+	/* The huge zero page alone belongs to nothing. */
+	if (pmd_trans_huge(val) && READ_ONCE(pmd_page(val)->mapping))
+		answer = held(page_folio(pmd_page(val)));
+	spin_unlock(ptl);
+	return answer;
+}
+
+static void held_vma(struct vm_area_struct *vma, unsigned long addr,
+		     unsigned long end, s16 *out)
+{
+	struct held_run run = { .nr = (end - addr) >> PAGE_SHIFT, .out = out };
+	s16 answer = FERRY_QUERY_HOLE;
+	struct ferry_spot spot;
+
+	if (vma->vm_flags & (VM_PFNMAP | VM_MIXEDMAP | VM_IO | VM_HUGETLB)) {
+		fill(out, addr, end, answer);
+		return;
+	}
+	ferry_locate(vma->vm_mm, addr, &spot);
+	if (spot.level == FERRY_LEVEL_TABLE &&
+	    ferry_with_table(vma->vm_mm, spot.pmd, addr, held_in_table, &run))
+		return;
+	if (spot.level == FERRY_LEVEL_HUGE)
+		answer = held_huge(vma->vm_mm, &spot);
+	fill(out, addr, end, answer);
+}
+
+/* Find the answers for a segment's pages. */
 static int read_segment(struct mm_struct *mm, unsigned long addr,
-			unsigned long end, s16 *nodes)
+			unsigned long end, u32 mode, s16 *nodes)
 {
 	if (mmap_read_lock_killable(mm))
 		return -EINTR;
@@ -134,7 +208,10 @@ static int read_segment(struct mm_struct *mm, unsigned long addr,
 			fill(nodes, addr, next, FERRY_QUERY_HOLE);
 		} else {
 			next = min(vma->vm_end, end);
-			read_vma(vma, addr, next, nodes);
+			if (mode == FERRY_QUERY_HELD)
+				held_vma(vma, addr, next, nodes);
+			else
+				read_vma(vma, addr, next, nodes);
 		}
 		nodes += (next - addr) >> PAGE_SHIFT;
 		addr = next;
@@ -195,7 +272,7 @@ static int check_space(const struct ferry_ioc_query *query)
 {
 	u64 bytes;
 
-	if (query->mode == FERRY_QUERY_PAGES) {
+	if (query->mode != FERRY_QUERY_COUNTS) {
 		bytes = (query->len >> PAGE_SHIFT) * sizeof(s16);
 	} else {
 		u64 first = query->addr / query->granule_bytes;
@@ -224,7 +301,8 @@ static int answer_all(struct answer *answer)
 
 		if (ferry_interrupted())
 			return -EINTR;
-		err = read_segment(current->mm, addr, end, answer->nodes);
+		err = read_segment(current->mm, addr, end, answer->query.mode,
+				   answer->nodes);
 		if (!err)
 			err = put_segment(answer, addr, end);
 		if (err)

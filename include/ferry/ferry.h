@@ -259,8 +259,8 @@ struct ferry_stats {
 int ferry_stats(struct ferry_stats *stats, size_t size);
 
 /*
- * The name of the engine that moves 4 KiB pages, "kmod" or "syscall", and in
- * *@why (if not NULL) why it was chosen. Both strings are static.
+ * The name of the engine, "kmod", "relocate" or "syscall", and in *@why (if not
+ * NULL) why it was chosen. Both strings are static.
  */
 const char *ferry_engine(const char **why);
 

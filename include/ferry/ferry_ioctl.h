@@ -37,6 +37,7 @@
 #define FERRY_FEATURE_POPULATE	(1ULL << 3) /* FERRY_RANGE_POPULATE */
 #define FERRY_FEATURE_BATCHED_FLUSH (1ULL << 4) /* one TLB flush per chunk */
 #define FERRY_FEATURE_SCAN	(1ULL << 5) /* FERRY_IOC_SCAN */
+#define FERRY_FEATURE_HELD	(1ULL << 6) /* FERRY_QUERY_HELD */
 
 /* Words of ferry_ioc_info.nodes: one bit for each node index, 1024 at most. */
 #define FERRY_NODE_WORDS 16
@@ -183,6 +184,14 @@ enum ferry_query_mode {
 	 * be covered in part. A page on a node >= nr_nodes is not counted.
 	 */
 	FERRY_QUERY_COUNTS = 1,
+	/*
+	 * __s16 for each page: 1 if something else than the page table that
+	 * maps it here holds it: a device that reads or writes it, a pipe,
+	 * another process, or for a moment the kernel itself; 0 if not; or
+	 * FERRY_QUERY_HOLE. A huge page is held as a whole, and always if it
+	 * is mapped page by page.
+	 */
+	FERRY_QUERY_HELD = 2,
 };
 
 #define FERRY_QUERY_HOLE (-1) /* nothing mapped here, or no node known */

@@ -58,8 +58,8 @@ const char *info_huge(enum huge_system system)
 
 const char *info_feature(int bit)
 {
-	static const char *const names[] = {"migrate",  "query",         "uring",
-					    "populate", "batched-flush", "scan"};
+	static const char *const names[] = {"migrate",       "query", "uring", "populate",
+					    "batched-flush", "scan",  "held"};
 
 	return bit < (int)(sizeof(names) / sizeof(names[0])) ? names[bit] : NULL;
 }

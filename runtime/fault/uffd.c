@@ -66,12 +66,22 @@ const char *uffd_why(int err)
 	}
 }
 
-int uffd_register(int fd, uintptr_t addr, size_t len)
+static int register_as(int fd, uintptr_t addr, size_t len, uint64_t mode)
 {
-	struct uffdio_register range = {.range = {addr, len},
-					.mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_register range = {.range = {addr, len}, .mode = mode};
 
 	return ioctl(fd, UFFDIO_REGISTER, &range) ? -errno : 0;
+}
+
+int uffd_register(int fd, uintptr_t addr, size_t len)
+{
+	return register_as(fd, addr, len, UFFDIO_REGISTER_MODE_MISSING);
+}
+
+int uffd_admit(int fd, uintptr_t addr, size_t len)
+{
+	/* Write protection is a mode that is not used until it is asked for. */
+	return register_as(fd, addr, len, UFFDIO_REGISTER_MODE_WP);
 }
 
 int uffd_unregister(int fd, uintptr_t addr, size_t len)

@@ -34,9 +34,11 @@ int uffd_open(uint64_t features);
 /* What that error of uffd_open() means, a static string. */
 const char *uffd_why(int err);
 
-/* Threads that touch what is missing there wait, until it is put there. */
+/* Threads that touch what is missing there wait until it is put there. */
 int uffd_register(int fd, uintptr_t addr, size_t len);
-/* Wakes them too; they find what is there then. */
+/* Makes it what uffd_move() may move to; nobody waits for what is missing there. */
+int uffd_admit(int fd, uintptr_t addr, size_t len);
+/* Wakes who waits; they find what is there then. */
 int uffd_unregister(int fd, uintptr_t addr, size_t len);
 
 /*

@@ -86,6 +86,7 @@ struct engine {
 };
 
 extern const struct engine engine_kmod;
+extern const struct engine engine_relocate;
 extern const struct engine engine_syscall;
 
 /* Adds the counts of @more; the first error stays. */

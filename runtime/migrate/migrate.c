@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "migrate/relocate.h"
 #include "migrate/worker.h"
 
 static struct {
@@ -36,10 +37,12 @@ static void fork_prepare(void)
 {
 	pthread_mutex_lock(&chosen.lock);
 	worker_fork_prepare();
+	relocate_hold();
 }
 
 static void fork_parent(void)
 {
+	relocate_release();
 	worker_fork_parent();
 	pthread_mutex_unlock(&chosen.lock);
 }
@@ -48,6 +51,7 @@ static void fork_child(void)
 {
 	worker_fork_child();
 	engine_kmod.forget();
+	engine_relocate.forget();
 	engine_syscall.forget();
 	chosen.made = false;
 	chosen.error = 0;
@@ -63,22 +67,39 @@ static void register_fork(void)
 
 /* ---- the engine --------------------------------------------------------- */
 
+/* Engines that may be demanded and not be had. */
+static const struct engine *demanded(enum engine_choice choice)
+{
+	if (choice == ENGINE_KMOD)
+		return &engine_kmod;
+	return choice == ENGINE_RELOCATE ? &engine_relocate : NULL;
+}
+
+static void choose_demanded(const struct engine *engine)
+{
+	if (!engine->open(&chosen.why)) {
+		chosen.engine = engine;
+		return;
+	}
+	chosen.error = -ENODEV;
+	if (!chosen.complained)
+		fprintf(stderr,
+			"ferry: FERRY_ENGINE=%s cannot be had: %s; nothing will be moved "
+			"(allowed: auto, kmod, relocate, syscall)\n",
+			engine->name, chosen.why);
+	chosen.complained = true;
+}
+
 static void choose(enum engine_choice choice)
 {
 	const char *unused;
 
-	if (choice != ENGINE_SYSCALL && !engine_kmod.open(&chosen.why)) {
-		chosen.engine = &engine_kmod;
+	if (demanded(choice)) {
+		choose_demanded(demanded(choice));
 		return;
 	}
-	if (choice == ENGINE_KMOD) {
-		chosen.error = -ENODEV;
-		if (!chosen.complained)
-			fprintf(stderr,
-				"ferry: FERRY_ENGINE=kmod cannot be had: %s; "
-				"nothing will be moved (allowed: auto, kmod, syscall)\n",
-				chosen.why);
-		chosen.complained = true;
+	if (choice == ENGINE_AUTO && !engine_kmod.open(&chosen.why)) {
+		chosen.engine = &engine_kmod;
 		return;
 	}
 	if (choice == ENGINE_SYSCALL)

@@ -181,22 +181,20 @@ static void *worker_main(void *unused)
 	return NULL;
 }
 
-static unsigned int usable_cpus(void)
+unsigned int worker_limit(void)
 {
 	cpu_set_t set;
 
 	/* Fails on machines with more CPUs than the set holds: then there are enough. */
-	if (sched_getaffinity(0, sizeof(set), &set))
+	if (sched_getaffinity(0, sizeof(set), &set) || CPU_COUNT(&set) > MAX_IN_FLIGHT)
 		return MAX_IN_FLIGHT;
 	return (unsigned int)CPU_COUNT(&set);
 }
 
 static void worker_reset(const struct engine *engine)
 {
-	unsigned int cpus = usable_cpus();
-
 	worker.engine = engine;
-	worker.limit = cpus < MAX_IN_FLIGHT ? cpus : MAX_IN_FLIGHT;
+	worker.limit = worker_limit();
 	worker.first = NULL;
 	worker.last = &worker.first;
 	worker.next = NULL;

@@ -21,6 +21,7 @@
  * may run on.
  */
 #define MAX_IN_FLIGHT 4
+unsigned int worker_limit(void);
 
 /*
  * Queues a request; takes a reference of its own. The first call starts the

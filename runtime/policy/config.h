@@ -10,7 +10,7 @@
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
  *   FERRY_HBM_NODES  nodestring: these nodes are the HBM     (default: found)
  *   FERRY_HUGE       auto | always | never: huge pages       (default auto)
- *   FERRY_ENGINE     auto | kmod | syscall                   (default auto)
+ *   FERRY_ENGINE     auto | kmod | relocate | syscall        (default auto)
  *   FERRY_STATS      0 | 1: summary to stderr at exit        (default 0)
  *
  * `ferry run` sets FERRY_POLICY=hbm where nothing else is asked for, and
@@ -41,7 +41,7 @@ enum policy_kind {
  * tier. */
 #define THRESHOLD_LEAST ((size_t)16 << 10)
 
-enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_SYSCALL };
+enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_RELOCATE, ENGINE_SYSCALL };
 
 struct config {
 	enum policy_kind policy;

@@ -2,18 +2,38 @@
 /* See api_test.h. No shared state. */
 #include "api_test.h"
 
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* UFFDIO_MOVE, without which there is no engine `relocate`. */
+static bool has_move(void)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = 1 << 16};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	bool has = fd >= 0 && !ioctl(fd, UFFDIO_API, &api);
+
+	close(fd);
+	return has;
+}
 
 int api_main(int argc, char **argv, const struct kt_case *cases, size_t nr)
 {
-	static const char *const engines[] = {"kmod", "syscall"};
+	static const char *const engines[] = {"kmod", "syscall", "relocate"};
 	int status = 0;
 
 	if (getenv("FERRY_ENGINE"))
 		return kt_main(argc, argv, cases, nr);
-	for (int i = 0; i < 2 && !status; i++) {
+	for (int i = 0; i < 3 && !status; i++) {
+		if (!strcmp(engines[i], "relocate") && !has_move()) {
+			printf("FERRY_ENGINE=relocate is not for this kernel\n");
+			break;
+		}
 		setenv("FERRY_ENGINE", engines[i], 1);
 		printf("FERRY_ENGINE=%s\n", engines[i]);
 		fflush(stdout);

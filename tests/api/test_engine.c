@@ -14,11 +14,15 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <linux/userfaultfd.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -177,6 +181,22 @@ static void run_kmod(void)
 	CHECK(!query_pages(mem, 3 * 4096, node) && node[0] == 0 && node[1] == -1);
 }
 
+static bool relocate_is_there;
+
+/* On the one node everything is there already. */
+static void run_relocate(void)
+{
+	const char *why;
+
+	if (!relocate_is_there) {
+		CHECK(!strcmp(engine(&why), "none"));
+		return;
+	}
+	CHECK(!strcmp(engine(&why), "relocate"));
+	CHECK(strstr(why, "UFFDIO_MOVE") && strstr(why, "vmsplice"));
+	works_on_node_0();
+}
+
 static void run_wrong(void)
 {
 	struct ferry_range range = {three_pages(), 4096, 0, 0};
@@ -196,6 +216,9 @@ static void choices(void **state)
 	run_with(run_kmod, "kmod", said, sizeof(said));
 	assert_int_equal(times_said("FERRY_ENGINE=kmod"), 1);
 	assert_int_equal(times_said("/dev/ferry: not there (module not loaded)"), 1);
+	run_with(run_relocate, "relocate", said, sizeof(said));
+	assert_int_equal(times_said("FERRY_ENGINE=relocate cannot be had"),
+			 !relocate_is_there);
 	run_with(run_wrong, "fast", said, sizeof(said));
 	assert_int_equal(times_said("FERRY_ENGINE"), 1);
 }
@@ -256,6 +279,22 @@ static void unload(void **state)
 	run_with(run_unload, NULL, said, sizeof(said));
 }
 
+/* What the engine `relocate` needs of a machine. */
+static bool has_move_and_huge_pages(void)
+{
+	struct uffdio_api api = {.api = UFFD_API, .features = 1 << 16};
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	int huge = open("/sys/kernel/mm/transparent_hugepage/enabled", O_RDONLY);
+	bool has = fd >= 0 && !ioctl(fd, UFFDIO_API, &api);
+	char enabled[64] = "";
+
+	has = has && read(huge, enabled, sizeof(enabled) - 1) > 0 &&
+	      !strstr(enabled, "[never]");
+	close(fd);
+	close(huge);
+	return has;
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -269,6 +308,7 @@ int main(int argc, char **argv)
 		printf("skip: this is for a machine with one node and no module\n");
 		return 77;
 	}
+	relocate_is_there = has_move_and_huge_pages();
 	if (argc == 1) {
 		setenv("GLIBC_TUNABLES", "glibc.rtld.optional_static_tls=16384", 1);
 		execl("/proc/self/exe", argv[0], "again", NULL);

@@ -396,6 +396,33 @@ static void huge_pages(void)
 		KT_REQUIRE(!hole[i], "populated memory is not zero");
 }
 
+/* The engine `relocate` has the kernel migrate nothing; both ways, part of a batch. */
+static void relocates(void)
+{
+	size_t len = 16 * KT_HUGE;
+	char *mem = kt_alloc_huge(len);
+	long before, after;
+
+	if (!api_engine_is("relocate"))
+		kt_skip("not this engine's");
+	kt_fill_on(mem, len, kt.ddr, SEED);
+	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
+		kt_skip("no huge pages");
+	before = kt_file_key("/proc/vmstat", "thp_migration_success");
+	for (int i = 0; i < 4; i++) {
+		int node = i % 2 ? kt.ddr : kt.hbm;
+
+		API_EXPECT(i < 2 ? api_migrate(mem, len, node, 0)
+				 : api_migrate_async(mem, len, node, 0),
+			   .moved = len / kt.page);
+		KT_EXPECT_ON(mem, len, node);
+		KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), len / 1024);
+		KT_EXPECT_DATA(mem, len, SEED);
+	}
+	after = kt_file_key("/proc/vmstat", "thp_migration_success");
+	KT_EXPECT_EQ(after, before);
+}
+
 /* A pinned huge page stays whole, and all of it is busy. */
 static void huge_page_pinned(void)
 {
@@ -578,6 +605,7 @@ static const struct kt_case cases[] = {
 	API_CASE(shared_with_child),
 	API_CASE(target_full),
 	API_CASE(huge_pages),
+	API_CASE(relocates),
 	API_CASE(huge_page_pinned),
 	API_CASE(refused),
 	API_CASE(no_such_memory),

@@ -2,17 +2,21 @@
 /*
  * Proves that FERRY_IOC_QUERY tells of every page what move_pages(2) tells, for
  * small, huge, file, shared, protected and missing pages on two nodes; that the
- * counts per granule follow from it; that wrong arguments are refused; and that
- * a query changes nothing. Single-threaded.
+ * counts per granule follow from it; that pages held otherwise are told; that wrong
+ * arguments are refused; and that a query changes nothing. Single-threaded.
  */
 #include "kmod_test.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 
 enum { SEED = 41, SENTINEL = 0xa5 };
 
@@ -322,8 +326,8 @@ static void arguments(void)
 		b.q.flags = 1u << bit;
 		refused("an unknown flag", EINVAL);
 	}
-	b.q.mode = 2;
-	refused("mode 2", EINVAL);
+	b.q.mode = 3;
+	refused("mode 3", EINVAL);
 	b.q.mode = UINT32_MAX;
 	refused("mode -1", EINVAL);
 	b.q.nr_nodes = 2;
@@ -402,14 +406,87 @@ static void output(void)
 	KT_EXPECT_EQ(kt_ioctl(kt.fd, FERRY_IOC_QUERY, &q), -EFAULT);
 }
 
+/* One page's answer. */
+static int is_held(const char *addr)
+{
+	__s16 out = 77;
+	struct ferry_ioc_query q = pages_query(addr, kt.page, &out, sizeof(out));
+
+	q.mode = FERRY_QUERY_HELD;
+	KT_EXPECT_EQ(kt_ioctl(kt.fd, FERRY_IOC_QUERY, &q), 0);
+	return out;
+}
+
+/* The kernel itself holds a new page for a while; until then it is asked again. */
+static bool becomes(const char *addr, int expected)
+{
+	for (int i = 0; i < 300; i++) {
+		if (is_held(addr) == expected)
+			return true;
+		/* Its batches of new pages are full at some time. */
+		munmap(kt_alloc_on(64 * kt.page, kt.ddr, SEED), 64 * kt.page);
+		usleep(1000);
+	}
+	return false;
+}
+
+/* In a pipe, by another process, as part of a huge page; and nowhere. */
+static void held(void)
+{
+	char *small = kt_alloc_on(8 * kt.page, kt.ddr, SEED);
+	char *huge = kt_alloc_huge(2 * KT_HUGE);
+	struct iovec iov[] = {{small + kt.page, kt.page}, {huge + 9 * kt.page, kt.page}};
+	char *copy = kt_alloc(2 * kt.page);
+	struct ferry_ioc_query q;
+	__s16 out[8];
+	int fd[2], status;
+	pid_t pid;
+
+	KT_EXPECT(kt.info.features & FERRY_FEATURE_HELD, "the feature is not told of");
+	kt_fill_on(huge, KT_HUGE, kt.ddr, SEED);
+	if (kt_smaps(huge, KT_HUGE, "AnonHugePages") != (long)KT_HUGE / 1024)
+		kt_skip("no huge pages");
+	KT_EXPECT(becomes(small, 0) && becomes(small + kt.page, 0), "held by nobody");
+	KT_EXPECT_EQ(is_held(huge), 0);
+	KT_EXPECT_EQ(is_held(huge + KT_HUGE), FERRY_QUERY_HOLE);
+	KT_EXPECT_EQ(is_held(huge - kt.page * 4096), FERRY_QUERY_HOLE);
+
+	KT_REQUIRE(!pipe(fd) && vmsplice(fd[1], iov, 2, 0) == (ssize_t)(2 * kt.page),
+		   "vmsplice: %m");
+	KT_EXPECT_EQ(is_held(small), 0);
+	KT_EXPECT_EQ(is_held(small + kt.page), 1);
+	KT_EXPECT_EQ(is_held(huge), 1);
+	KT_EXPECT_EQ(is_held(huge + KT_HUGE - kt.page), 1);
+	KT_REQUIRE(read(fd[0], copy, 2 * kt.page) == (ssize_t)(2 * kt.page), "read: %m");
+	KT_EXPECT(becomes(small + kt.page, 0) && becomes(huge, 0), "held after the pipe");
+
+	pid = kt_fork();
+	if (!pid) {
+		pause();
+		kt_child_end();
+	}
+	KT_EXPECT_EQ(is_held(small), 1);
+	KT_EXPECT_EQ(is_held(huge), 1);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	KT_EXPECT(becomes(small, 0) && becomes(huge, 0), "held by a child that is gone");
+
+	KT_REQUIRE(!mprotect(huge, kt.page, PROT_READ), "mprotect: %m");
+	KT_EXPECT_EQ(is_held(huge + kt.page), 1);
+
+	q = pages_query(small, 8 * kt.page, out, sizeof(out) - 1);
+	q.mode = FERRY_QUERY_HELD;
+	KT_EXPECT_EQ(kt_ioctl(kt.fd, FERRY_IOC_QUERY, &q), -ENOSPC);
+	q.nr_nodes = 1;
+	KT_EXPECT_EQ(kt_ioctl(kt.fd, FERRY_IOC_QUERY, &q), -EINVAL);
+	KT_EXPECT_DATA(small, 8 * kt.page, SEED);
+}
+
 static const struct kt_case cases[] = {
-	KT_CASE(pages),
-	KT_CASE(follows_moves),
-	KT_CASE(hugetlb),
-	KT_CASE(sparse),
-	KT_CASE(counts),
-	KT_CASE(arguments),
-	KT_CASE(arguments_of_counts),
+	KT_CASE(pages),     KT_CASE(follows_moves),
+	KT_CASE(hugetlb),   KT_CASE(sparse),
+	KT_CASE(counts),    KT_CASE(held),
+	KT_CASE(arguments), KT_CASE(arguments_of_counts),
 	KT_CASE(output),
 };
 

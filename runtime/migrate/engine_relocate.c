@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine `relocate`: relocation (relocate.h) of granules that one huge page
+ * maps, by threads of its own, the copiers. What else is in a batch, and what
+ * could not be relocated, goes to move_pages(2), which also says why.
+ *
+ * A batch is given to the copiers by `queue`, whose lock is held for looking at
+ * it only. Copiers are started when there is work for one more, up to as many
+ * as batches may be in flight, and never end. Lock order: migrate.c's, the
+ * worker's queue, this queue, the gate of relocate.c.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "migrate/engine.h"
+#include "migrate/mapping.h"
+#include "migrate/relocate.h"
+#include "migrate/worker.h"
+
+/* A batch in the copiers' hands. */
+struct task {
+	struct batch *batch;
+	struct batch rest; /* what move_pages(2) is to do */
+	int16_t node[BATCH_PIECES];
+	bool wanted[BATCH_PIECES]; /* pieces to be relocated, from their node */
+	bool asynchronous;         /* to be reaped; else somebody waits for done */
+	bool done;
+	struct task *next;
+};
+
+#define COPIER_STACK ((size_t)512 << 10)
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t work, finished;
+	struct task *first, **last; /* not begun */
+	struct task *reapable;
+	unsigned int copiers, idle;
+	int wake_fd; /* eventfd: something can be reaped */
+	char *stacks;
+} queue = {
+	.lock = PTHREAD_MUTEX_INITIALIZER,
+	.work = PTHREAD_COND_INITIALIZER,
+	.finished = PTHREAD_COND_INITIALIZER,
+	.last = &queue.first,
+	.wake_fd = -1,
+};
+
+/* ---- a batch ------------------------------------------------------------- */
+
+/* A granule of plain memory that a huge page maps. 1, 0 or -errno. */
+static int is_relocatable(struct mapping_reader *reader, const struct piece *piece)
+{
+	struct mapping mapping;
+	int found;
+
+	if (piece->len != GRANULE_BYTES || !relocate_is_huge(piece->addr))
+		return 0;
+	found = mapping_find(reader, piece->addr, &mapping);
+	if (found <= 0)
+		return found;
+	return mapping.start <= piece->addr &&
+	       mapping.end >= piece->addr + GRANULE_BYTES && mapping.anonymous &&
+	       mapping.writable;
+}
+
+static void to_rest(struct task *task, size_t piece)
+{
+	task->rest.piece[task->rest.count++] = task->batch->piece[piece];
+}
+
+/* Finds the pieces to be relocated; counts those that are there already. */
+static int sort_out(struct task *task)
+{
+	struct batch *batch = task->batch;
+	struct mapping_reader reader;
+	int err = mapping_open(&reader, false);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < batch->count && !err; i++) {
+		const struct piece *piece = &batch->piece[i];
+		int found = is_relocatable(&reader, piece);
+
+		task->wanted[i] = false;
+		if (found > 0)
+			found = !engine_syscall.query(piece->addr, PAGE_BYTES,
+						      &task->node[i]) &&
+				task->node[i] >= 0;
+		if (found < 0)
+			err = found;
+		else if (!found)
+			to_rest(task, i);
+		else if (task->node[i] == piece->node)
+			batch->result.already += piece->len / PAGE_BYTES;
+		else
+			task->wanted[i] = true;
+	}
+	mapping_close(&reader);
+	return err;
+}
+
+/* The pieces from @first on that make a window. */
+static size_t window_size(const struct task *task, size_t first)
+{
+	const struct piece *piece = task->batch->piece;
+	size_t n = 1;
+
+	while (first + n < task->batch->count && n < WINDOW_GRANULES &&
+	       task->wanted[first + n] &&
+	       piece[first + n].addr == piece[first + n - 1].addr + GRANULE_BYTES)
+		n++;
+	return n;
+}
+
+static void relocate_wanted(struct task *task)
+{
+	struct batch *batch = task->batch;
+
+	for (size_t i = 0, n; i < batch->count; i += n) {
+		uint32_t there;
+
+		n = 1;
+		if (!task->wanted[i])
+			continue;
+		n = window_size(task, i);
+		there = relocate_window(batch->piece[i].addr, n, &task->node[i],
+					batch->piece[i].node);
+		for (size_t k = 0; k < n; k++)
+			if (there & 1U << k)
+				batch->result.moved += GRANULE_BYTES / PAGE_BYTES;
+			else
+				to_rest(task, i + k);
+	}
+}
+
+static int by_addr(const void *a, const void *b)
+{
+	const struct piece *x = a, *y = b;
+
+	return (x->addr > y->addr) - (x->addr < y->addr);
+}
+
+static void carry_out(struct task *task)
+{
+	struct batch *batch = task->batch, *rest = &task->rest;
+
+	rest->count = 0;
+	rest->result = (struct ferry_result){0};
+	batch->result.error = sort_out(task);
+	if (!batch->result.error) {
+		relocate_wanted(task);
+		qsort(rest->piece, rest->count, sizeof(*rest->piece), by_addr);
+		if (rest->count)
+			engine_syscall.move(rest);
+		result_add(&batch->result, &rest->result);
+	}
+}
+
+/* ---- copiers ------------------------------------------------------------- */
+
+static void *copier_main(void *unused)
+{
+	(void)unused;
+	pthread_setname_np(pthread_self(), "ferry-copier");
+	pthread_mutex_lock(&queue.lock);
+	for (;;) {
+		struct task *task = queue.first;
+		uint64_t one = 1;
+
+		if (!task) {
+			queue.idle++;
+			pthread_cond_wait(&queue.work, &queue.lock);
+			queue.idle--;
+			continue;
+		}
+		queue.first = task->next;
+		if (!queue.first)
+			queue.last = &queue.first;
+		pthread_mutex_unlock(&queue.lock);
+		carry_out(task);
+		pthread_mutex_lock(&queue.lock);
+		task->done = true;
+		if (task->asynchronous) {
+			task->next = queue.reapable;
+			queue.reapable = task;
+			(void)!write(queue.wake_fd, &one, sizeof(one));
+		} else {
+			pthread_cond_broadcast(&queue.finished);
+		}
+	}
+	return NULL;
+}
+
+/* No huge page may come to map a stack: it could then be out of place. */
+static int map_stacks(void)
+{
+	size_t len = MAX_COPIERS * COPIER_STACK;
+	char *mem;
+
+	if (queue.stacks)
+		return 0; /* the parent's; its threads are not here */
+	mem = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (mem == MAP_FAILED)
+		return -errno;
+	madvise(mem, len, MADV_NOHUGEPAGE);
+	queue.stacks = mem;
+	return 0;
+}
+
+static int start_copier(void)
+{
+	char *stack = queue.stacks + queue.copiers * COPIER_STACK;
+	pthread_attr_t attr;
+	pthread_t thread;
+	sigset_t all, before;
+	int err;
+
+	/* The lowest page is a guard. */
+	mprotect(stack, PAGE_BYTES, PROT_NONE);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstack(&attr, stack + PAGE_BYTES, COPIER_STACK - PAGE_BYTES);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&thread, &attr, copier_main, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	queue.copiers += !err;
+	return -err;
+}
+
+/* Gives a task to the copiers. 0, or -errno if there are none. */
+static int give(struct task *task)
+{
+	unsigned int waiting = 1;
+	int err = 0;
+
+	pthread_mutex_lock(&queue.lock);
+	for (const struct task *t = queue.first; t; t = t->next)
+		waiting++;
+	if (waiting > queue.idle && queue.copiers < worker_limit())
+		err = start_copier();
+	if (!err || queue.copiers) {
+		err = 0;
+		task->next = NULL;
+		*queue.last = task;
+		queue.last = &task->next;
+		pthread_cond_signal(&queue.work);
+	}
+	pthread_mutex_unlock(&queue.lock);
+	return err;
+}
+
+static struct task *task_make(struct batch *batch, bool asynchronous)
+{
+	struct task *task = malloc(sizeof(*task));
+
+	if (!task)
+		return NULL;
+	task->batch = batch;
+	task->asynchronous = asynchronous;
+	task->done = false;
+	return task;
+}
+
+static void relocate_move(struct batch *batch)
+{
+	struct task *task = task_make(batch, false);
+	int err = task ? give(task) : -ENOMEM;
+
+	if (!err) {
+		pthread_mutex_lock(&queue.lock);
+		while (!task->done)
+			pthread_cond_wait(&queue.finished, &queue.lock);
+		pthread_mutex_unlock(&queue.lock);
+	} else {
+		engine_syscall.move(batch);
+	}
+	free(task);
+}
+
+static int relocate_start(struct batch *batch)
+{
+	struct task *task = task_make(batch, true);
+
+	if (!task || give(task)) {
+		free(task);
+		return -EOPNOTSUPP;
+	}
+	return 0;
+}
+
+static struct batch *relocate_reap(void)
+{
+	struct batch *batch = NULL;
+	struct task *task;
+	uint64_t count;
+
+	pthread_mutex_lock(&queue.lock);
+	task = queue.reapable;
+	if (task)
+		queue.reapable = task->next;
+	else
+		(void)!read(queue.wake_fd, &count, sizeof(count));
+	pthread_mutex_unlock(&queue.lock);
+	if (task)
+		batch = task->batch;
+	free(task);
+	return batch;
+}
+
+static int relocate_wait_fd(void)
+{
+	return queue.wake_fd;
+}
+
+/* ---- the engine ---------------------------------------------------------- */
+
+static int engine_open(const char **why)
+{
+	int err;
+
+	queue.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (queue.wake_fd < 0)
+		return -errno;
+	*why = "no memory for the copiers' stacks";
+	err = map_stacks();
+	if (!err)
+		err = relocate_open(why);
+	if (err) {
+		close(queue.wake_fd);
+		queue.wake_fd = -1;
+		return err;
+	}
+	*why = relocate_vouched()
+		       ? "userfaultfd with UFFDIO_MOVE; the module tells which pages are "
+			 "held"
+		       : "userfaultfd with UFFDIO_MOVE; without the module pages held by "
+			 "vmsplice(2) or direct I/O on network file systems cannot be "
+			 "told";
+	return 0;
+}
+
+static void engine_forget(void)
+{
+	relocate_forget();
+	if (queue.wake_fd >= 0)
+		close(queue.wake_fd);
+	queue.wake_fd = -1;
+	pthread_mutex_init(&queue.lock, NULL);
+	pthread_cond_init(&queue.work, NULL);
+	pthread_cond_init(&queue.finished, NULL);
+	queue.first = queue.reapable = NULL;
+	queue.last = &queue.first;
+	queue.copiers = queue.idle = 0;
+}
+
+static int engine_query(uintptr_t addr, size_t len, int16_t *nodes)
+{
+	return engine_syscall.query(addr, len, nodes);
+}
+
+const struct engine engine_relocate = {
+	.name = "relocate",
+	.open = engine_open,
+	.forget = engine_forget,
+	.move = relocate_move,
+	.start = relocate_start,
+	.reap = relocate_reap,
+	.wait_fd = relocate_wait_fd,
+	.query = engine_query,
+};

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* Who holds a page (held.h): a descriptor of the device, constant once open. */
+#include "migrate/held.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <ferry/ferry_ioctl.h>
+
+#include "migrate/page.h"
+
+static int device = -1;
+
+void held_open(void)
+{
+	struct ferry_ioc_info info = {.size = sizeof(info)};
+
+	device = open(FERRY_DEVICE_PATH, O_RDWR | O_CLOEXEC);
+	if (device >= 0 &&
+	    (ioctl(device, FERRY_IOC_INFO, &info) || info.abi != FERRY_ABI_VERSION ||
+	     !(info.features & FERRY_FEATURE_HELD)))
+		held_close();
+}
+
+void held_close(void)
+{
+	if (device >= 0)
+		close(device);
+	device = -1;
+}
+
+bool held_known(void)
+{
+	return device >= 0;
+}
+
+bool held(uintptr_t addr)
+{
+	int16_t answer = 1;
+	struct ferry_ioc_query query = {
+		.size = sizeof(query),
+		.mode = FERRY_QUERY_HELD,
+		.addr = addr,
+		.len = PAGE_BYTES,
+		.out = (uintptr_t)&answer,
+		.out_bytes = sizeof(answer),
+	};
+
+	if (device < 0)
+		return false;
+	while (ioctl(device, FERRY_IOC_QUERY, &query))
+		if (errno != EINTR)
+			return true;
+	return answer != 0;
+}

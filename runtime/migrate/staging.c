@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/* The staging area (staging.h). */
+#include "migrate/staging.h"
+
+#include <errno.h>
+#include <linux/mempolicy.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <ferry/ferry.h>
+
+#include "fault/uffd.h"
+#include "migrate/engine.h"
+#include "migrate/page.h"
+#include "migrate/pagemap.h"
+#include "migrate/relocate.h"
+
+/* Each copier uses two at a time; landings come behind the slots. */
+#define SLOTS (2 * MAX_COPIERS + STAGING_KEPT)
+#define BYTES ((SLOTS + MAX_COPIERS) * GRANULE_BYTES)
+
+static struct {
+	pthread_mutex_t lock;
+	int uffd;
+	uintptr_t start; /* 0: not mapped */
+	unsigned int kept;
+	struct slot slot[SLOTS];
+} staging = {.lock = PTHREAD_MUTEX_INITIALIZER, .uffd = -1};
+
+/*
+ * Maps slots, empty and without a page table, which would be in the way of a
+ * huge page. A process may have all its memory locked: only what is not
+ * accessible yet can be unlocked without coming up whole.
+ */
+static int map(uintptr_t addr, size_t len, int uffd)
+{
+	void *at = (void *)addr;
+
+	if (mmap(at, len, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+		 0) == MAP_FAILED)
+		return -errno;
+	munlock(at, len);
+	if (mprotect(at, len, PROT_READ | PROT_WRITE) ||
+	    madvise(at, len, MADV_HUGEPAGE) || madvise(at, len, MADV_DONTFORK))
+		return -errno;
+	return uffd_admit(uffd, addr, len);
+}
+
+static int map_all(int home)
+{
+	const size_t len = BYTES, slots = SLOTS * GRANULE_BYTES;
+	char *mem = mmap(NULL, len + GRANULE_BYTES, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uintptr_t start;
+	int err;
+
+	if (mem == MAP_FAILED)
+		return -errno;
+	start = granule_end((uintptr_t)mem - 1);
+	if (start > (uintptr_t)mem)
+		munmap(mem, start - (uintptr_t)mem);
+	munmap((void *)(start + len), (uintptr_t)mem + GRANULE_BYTES - start);
+	err = map(start, slots, staging.uffd);
+	if (!err)
+		err = map(start + slots, len - slots, home);
+	if (err) {
+		munmap((void *)start, len);
+		return err;
+	}
+	staging.start = start;
+	for (size_t i = 0; i < SLOTS; i++)
+		staging.slot[i] = (struct slot){start + i * GRANULE_BYTES, SLOT_EMPTY, 0};
+	return 0;
+}
+
+int staging_open(int *fd, int home)
+{
+	int err;
+
+	staging.uffd = uffd_open(UFFD_FEATURE_MOVE);
+	if (staging.uffd < 0)
+		return staging.uffd;
+	staging.kept = 0;
+	err = map_all(home);
+	if (err)
+		staging_close();
+	*fd = staging.uffd;
+	return err;
+}
+
+uintptr_t staging_landing(int copier)
+{
+	return staging.start + (SLOTS + (size_t)copier) * GRANULE_BYTES;
+}
+
+/* Unregistered first: mapping it anew would wait for its own event to be read. */
+void staging_renew(uintptr_t landing, int home)
+{
+	uffd_unregister(home, landing, GRANULE_BYTES);
+	map(landing, GRANULE_BYTES, home);
+}
+
+void staging_close(void)
+{
+	if (staging.start)
+		munmap((void *)staging.start, BYTES);
+	if (staging.uffd >= 0)
+		close(staging.uffd);
+	staging.start = 0;
+	staging.uffd = -1;
+}
+
+void staging_forget(void)
+{
+	pthread_mutex_init(&staging.lock, NULL);
+	staging.start = 0; /* not inherited */
+	staging_close();
+}
+
+static struct slot *take(int node)
+{
+	struct slot *found = NULL;
+
+	pthread_mutex_lock(&staging.lock);
+	for (size_t i = 0; i < SLOTS && !found; i++)
+		if (!staging.slot[i].used && staging.slot[i].node == node)
+			found = &staging.slot[i];
+	if (found) {
+		found->used = 1;
+		staging.kept -= node != SLOT_EMPTY;
+	}
+	pthread_mutex_unlock(&staging.lock);
+	return found;
+}
+
+struct slot *staging_empty(void)
+{
+	return take(SLOT_EMPTY);
+}
+
+/* Has a huge page come up in an empty slot, on @node if there is one there. */
+static void fill(const struct slot *slot, int node)
+{
+	unsigned long nodes[FERRY_MAX_NODES / 64] = {0};
+	unsigned long before[FERRY_MAX_NODES / 64] = {0};
+	int mode;
+	bool numa =
+		!syscall(SYS_get_mempolicy, &mode, before, FERRY_MAX_NODES + 1, NULL, 0);
+
+	nodes[node / 64] = 1UL << node % 64;
+	if (numa)
+		syscall(SYS_set_mempolicy, MPOL_PREFERRED, nodes, FERRY_MAX_NODES + 1);
+	*(volatile char *)slot->addr = 0;
+	if (numa)
+		syscall(SYS_set_mempolicy, mode, before, FERRY_MAX_NODES + 1);
+}
+
+/* By the kernel's own view: the memory may have come from somewhere else. */
+static bool is_huge_on(const struct slot *slot, int node)
+{
+	int16_t found = -1;
+
+	return relocate_is_huge(slot->addr) &&
+	       !engine_syscall.query(slot->addr, PAGE_BYTES, &found) && found == node;
+}
+
+struct slot *staging_filled(int node)
+{
+	struct slot *slot = take(node);
+
+	if (slot)
+		return slot;
+	slot = staging_empty();
+	if (!slot)
+		return NULL;
+	fill(slot, node);
+	slot->node = node;
+	if (is_huge_on(slot, node))
+		return slot;
+	staging_put_spoiled(slot);
+	return NULL;
+}
+
+static void empty(struct slot *slot)
+{
+	madvise((void *)slot->addr, GRANULE_BYTES, MADV_DONTNEED);
+	slot->node = SLOT_EMPTY;
+}
+
+void staging_put(struct slot *slot)
+{
+	bool keep = false;
+
+	if (slot->node != SLOT_EMPTY) {
+		pthread_mutex_lock(&staging.lock);
+		keep = staging.kept < STAGING_KEPT;
+		staging.kept += keep;
+		pthread_mutex_unlock(&staging.lock);
+		if (!keep)
+			empty(slot);
+	}
+	pthread_mutex_lock(&staging.lock);
+	slot->used = 0;
+	pthread_mutex_unlock(&staging.lock);
+}
+
+void staging_put_spoiled(struct slot *slot)
+{
+	slot->node = SLOT_EMPTY;
+	/* A slot that cannot be mapped anew is not used again. */
+	if (!map(slot->addr, GRANULE_BYTES, staging.uffd))
+		staging_put(slot);
+}
+
+void staging_trim(void)
+{
+	struct slot *slot;
+
+	for (int i = 0; i < SLOTS; i++) {
+		slot = &staging.slot[i];
+		pthread_mutex_lock(&staging.lock);
+		if (slot->used || slot->node == SLOT_EMPTY) {
+			pthread_mutex_unlock(&staging.lock);
+			continue;
+		}
+		slot->used = 1;
+		staging.kept--;
+		pthread_mutex_unlock(&staging.lock);
+		empty(slot);
+		staging_put(slot);
+	}
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The staging area of the engine `relocate`: slots of a granule's size that a
+ * program does not know of. A granule that is moved goes out into an empty
+ * slot; its copy is made in a slot that a huge page of the target node fills;
+ * and the slot with the original then is one filled by its node, which the next
+ * granule that goes there can take without the kernel clearing a page.
+ *
+ * The area is registered with a userfaultfd of its own, for UFFDIO_MOVE wants
+ * that of a destination; without missing faults, so that reading it does not
+ * wait. Landings, one for each copier, are slots that are registered with the
+ * userfaultfd of the program's memory instead: out of that memory granules go
+ * there first. Nothing is inherited by children, whose share in the pages would
+ * make them shared.
+ *
+ * The lock guards the table of slots; nothing is touched under it that may be
+ * out of place.
+ */
+#ifndef FERRY_STAGING_H
+#define FERRY_STAGING_H
+
+#include <stdint.h>
+
+/* Most pages that are kept filled, of all nodes together: 16 MiB. */
+#define STAGING_KEPT 8
+
+struct slot {
+	uintptr_t addr;
+	int node; /* of the huge page in it; SLOT_EMPTY */
+	int used; /* by a copier */
+};
+
+#define SLOT_EMPTY (-1)
+
+/*
+ * 0 or -errno. In @fd: what uffd_move() into a slot wants. @home: the same for
+ * landings.
+ */
+int staging_open(int *fd, int home);
+uintptr_t staging_landing(int copier);
+/* Empties a landing, whatever is in it. */
+void staging_renew(uintptr_t landing, int home);
+
+void staging_close(void);
+/* In a forked child, which has no staging area: it is mapped anew by opening. */
+void staging_forget(void);
+
+/* An empty slot; there always is one for each copier. */
+struct slot *staging_empty(void);
+
+/*
+ * A slot with a huge page of @node, whatever is in it; NULL if there is no
+ * memory for one.
+ */
+struct slot *staging_filled(int node);
+
+/* Gives a slot back that is empty, or filled by a huge page of slot->node. */
+void staging_put(struct slot *slot);
+/* Gives a slot back in whatever state it is. */
+void staging_put_spoiled(struct slot *slot);
+
+/* Gives the memory of all slots that are kept filled back to the kernel. */
+void staging_trim(void);
+
+#endif /* FERRY_STAGING_H */

@@ -363,7 +363,8 @@ static size_t affordable(void)
 		hint.account = most;
 	if (hint.account <= 0)
 		return 0;
-	return (size_t)hint.account / WINDOW_PART / (hint.trap_ns + 1);
+	/* One at least, for which the account may be overdrawn. */
+	return 1 + (size_t)hint.account / WINDOW_PART / (hint.trap_ns + 1);
 }
 
 static size_t least(size_t a, size_t b)

@@ -9,6 +9,10 @@ readonly -A release_pattern=(
 	[6.1]='6\.1\.0-[0-9]+-amd64'
 )
 
+# The source of the newer kernel, of which the debug kernel and the kernel's own tests are built.
+readonly source_package=linux-source-6.12
+readonly source_archive=/usr/src/$source_package.tar.xz
+
 # Sets cache to a writable directory.
 find_cache()
 {
@@ -198,4 +202,18 @@ make_initramfs()
 	number=$?
 	rm -rf "$dir"
 	return $number
+}
+
+# Unpacks the kernel's sources into directory $1, or of these only the paths after it; the package need not be installed.
+unpack_sources()
+{
+	local dir=$1 archive=$source_archive
+	shift
+	mkdir -p "$dir" || return
+	if [[ ! -r $archive ]]; then
+		is_offered "$source_package" || { [[ $(id -u) = 0 ]] && apt update; }
+		(cd "$dir" && apt download "$source_package" && dpkg-deb -x "$source_package"_*.deb .) >&2 || return
+		archive=$dir$source_archive
+	fi
+	tar -C "$dir" --strip-components=1 -xf "$archive" "${@/#/$source_package/}"
 }

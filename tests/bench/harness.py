@@ -52,7 +52,8 @@ class Figure:
 
 
 def spread(values):
-    return (max(values) - min(values)) / statistics.median(values)
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
 
 
 def machine(options, where="native"):

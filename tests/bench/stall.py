@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""How long a reader's accesses wait while its memory is moved, in the guest.
+
+Cases are MIB-CALL-FIGURE: the memory moved, the 4 KiB pages that one call
+moves, and p50, p99, p99.9 and max of the time of all reads, waited (the time of
+all reads above 20 us together), each in us. The peer is move_pages(2) with calls
+of the same size. Values are medians of several moves. Two processors: the mover
+and the reader each have one.
+"""
+import collections
+import statistics
+
+import harness
+
+MODULE = ("ioctl", "io_uring")
+PEER = "move_pages"
+FIGURES = ("p50", "p99", "p99.9", "max", "waited")
+
+
+def measure(options):
+    if options.clock == "icount":
+        return
+    mib, rounds = (32, 1) if options.quick else (256, 5)
+    yield from case(options, mib, 512, rounds)
+    if not options.quick:
+        yield from case(options, mib, 4096, rounds)
+
+
+def case(options, mib, call, rounds):
+    subjects = MODULE + ("libferry", PEER)
+    output = harness.guest(
+        [harness.BUILD + "/bench/bench_stall", "--bytes", str(mib << 20), "--call-pages",
+         str(call), "--rounds", str(rounds), "--subjects", ",".join(subjects)], options)
+    values = read(output, mib << 8)
+    for subject in subjects[:-1]:
+        for figure in FIGURES:
+            mine, peer = values[subject, figure], values[PEER, figure]
+            yield harness.Figure(
+                bench="stall",
+                case=f"{mib}M-{call}-{figure}" + ("-" + subject if subject in MODULE else ""),
+                subject="kmod" if subject in MODULE else subject, peer=PEER, unit="us",
+                value=statistics.median(mine) / 1000,
+                peer_value=statistics.median(peer) / 1000,
+                where="guest", clock="wall", runs=len(mine), spread=harness.spread(mine))
+
+
+def read(output, pages):
+    """Nanoseconds for each subject and figure, a value for each move."""
+    values = collections.defaultdict(list)
+    for line in output.splitlines():
+        words = line.split()
+        if int(words[-1]) < 0.99 * pages:
+            raise harness.Failure(f"{words[0]} left {pages - int(words[-1])} of {pages} pages")
+        for figure, value in zip(FIGURES, words[3:]):
+            values[words[0], figure].append(int(value))
+    return values

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/* The ways of moving memory, and the memory itself; see subjects.h. No state. */
+#include "subjects.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <numaif.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include <ferry/ferry.h>
+#include <ferry/ferry_ioctl.h>
+
+#define URING_DEPTH 8
+
+void die(const char *what)
+{
+	fprintf(stderr, "bench: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+/* ---- subjects: each moves all of bench->mem to @node ---- */
+
+static void fill_batch(struct ferry_ioc_migrate *batch, struct ferry_ioc_range *range)
+{
+	*batch = (struct ferry_ioc_migrate){
+		.size = sizeof(*batch),
+		.nr_ranges = 1,
+		.ranges = (uintptr_t)range,
+		.range_size = sizeof(*range),
+	};
+}
+
+static void move_ioctl(struct bench *bench, int node)
+{
+	for (size_t at = 0; at < bench->bytes; at += bench->call_bytes) {
+		struct ferry_ioc_range range = {.addr = (uintptr_t)bench->mem + at,
+						.len = bench->call_bytes,
+						.node = node};
+		struct ferry_ioc_migrate batch;
+
+		fill_batch(&batch, &range);
+		if (ioctl(bench->device, FERRY_IOC_MIGRATE, &batch) < 0)
+			die("FERRY_IOC_MIGRATE");
+	}
+}
+
+/* Keeps URING_DEPTH calls in flight; slot i is the user data of its SQE. */
+static void move_uring(struct bench *bench, int node)
+{
+	struct ferry_ioc_range range[URING_DEPTH];
+	struct ferry_ioc_migrate batch[URING_DEPTH];
+	size_t at = 0, in_flight = 0;
+	unsigned int free_slots = (1U << URING_DEPTH) - 1;
+
+	while (at < bench->bytes || in_flight > 0) {
+		while (at < bench->bytes && free_slots) {
+			struct io_uring_sqe *sqe = io_uring_get_sqe(&bench->ring);
+			struct ferry_uring_cmd cmd = {0};
+			int slot = __builtin_ctz(free_slots);
+
+			range[slot] = (struct ferry_ioc_range){
+				.addr = (uintptr_t)bench->mem + at,
+				.len = bench->call_bytes,
+				.node = node};
+			fill_batch(&batch[slot], &range[slot]);
+			cmd.arg = (uintptr_t)&batch[slot];
+			io_uring_prep_rw(IORING_OP_URING_CMD, sqe, bench->device, NULL, 0,
+					 0);
+			sqe->cmd_op = FERRY_IOC_MIGRATE;
+			memcpy(sqe->cmd, &cmd, sizeof(cmd));
+			io_uring_sqe_set_data64(sqe, slot);
+			free_slots &= ~(1U << slot);
+			at += bench->call_bytes;
+			in_flight++;
+		}
+		if (io_uring_submit_and_wait(&bench->ring, 1) < 0)
+			die("io_uring_submit_and_wait");
+
+		struct io_uring_cqe *cqe;
+
+		while (io_uring_peek_cqe(&bench->ring, &cqe) == 0) {
+			if (cqe->res < 0) {
+				errno = -cqe->res;
+				die("IORING_OP_URING_CMD");
+			}
+			free_slots |= 1U << io_uring_cqe_get_data64(cqe);
+			in_flight--;
+			io_uring_cqe_seen(&bench->ring, cqe);
+		}
+	}
+}
+
+/* Huge pages by their heads: move_pages(2) moves the whole page for any part. */
+static void move_move_pages(struct bench *bench, int node)
+{
+	size_t step = bench->huge ? HUGE : PAGE;
+	size_t per_call = bench->call_bytes / step;
+	void **pages;
+	int *nodes, *status;
+
+	if (per_call == 0)
+		per_call = 1;
+	pages = calloc(per_call, sizeof(*pages));
+	nodes = calloc(per_call, sizeof(*nodes));
+	status = calloc(per_call, sizeof(*status));
+	if (!pages || !nodes || !status)
+		die("calloc");
+	for (size_t i = 0; i < per_call; i++)
+		nodes[i] = node;
+	for (size_t at = 0; at < bench->bytes; at += per_call * step) {
+		for (size_t i = 0; i < per_call; i++)
+			pages[i] = bench->mem + at + i * step;
+		if (move_pages(0, per_call, pages, nodes, status, MPOL_MF_MOVE) < 0)
+			die("move_pages");
+	}
+	free(pages);
+	free(nodes);
+	free(status);
+}
+
+static void move_mbind(struct bench *bench, int node)
+{
+	unsigned long mask = 1UL << node;
+
+	for (size_t at = 0; at < bench->bytes; at += bench->call_bytes)
+		if (mbind(bench->mem + at, bench->call_bytes, MPOL_PREFERRED, &mask, 64,
+			  MPOL_MF_MOVE) < 0)
+			die("mbind");
+}
+
+/* The library as its users call it: one request for everything. */
+static void move_libferry(struct bench *bench, int node)
+{
+	struct ferry_range range = {
+		.addr = bench->mem, .len = bench->bytes, .node = node};
+	int error = ferry_migrate(&range, 1, NULL, 0);
+
+	if (error) {
+		errno = -error;
+		die("ferry_migrate");
+	}
+}
+
+const struct subject subjects[] = {
+	{"ioctl", true, move_ioctl},        {"io_uring", true, move_uring},
+	{"libferry", false, move_libferry}, {"move_pages", false, move_move_pages},
+	{"mbind", false, move_mbind},
+};
+const size_t nr_subjects = sizeof(subjects) / sizeof(subjects[0]);
+
+/* ---- time and memory ---- */
+
+uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000U + ts.tv_nsec;
+}
+
+bool listed(const char *list, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (const char *at = list; at; at = strchr(at, ',')) {
+		at += *at == ',';
+		if (strncmp(at, name, length) == 0 && (at[length] == ',' || !at[length]))
+			return true;
+	}
+	return false;
+}
+
+static void make_memory(struct bench *bench, int node)
+{
+	unsigned long mask = 1UL << node;
+	char *raw = mmap(NULL, bench->bytes + HUGE, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (raw == MAP_FAILED)
+		die("mmap");
+	bench->mem = (char *)(((uintptr_t)raw + HUGE - 1) & ~(HUGE - 1));
+	/* Preferred, not default: NUMA balancing must not move it meanwhile. */
+	if (mbind(bench->mem, bench->bytes, MPOL_PREFERRED, &mask, 64, 0) < 0)
+		die("mbind");
+	if (madvise(bench->mem, bench->bytes,
+		    bench->huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) < 0)
+		die("madvise");
+	for (size_t at = 0; at < bench->bytes; at += PAGE)
+		*(uint64_t *)(bench->mem + at) = at * 0x9e3779b97f4a7c15U;
+}
+
+void bench_open(struct bench *bench, int node)
+{
+	bench->device = open(FERRY_DEVICE_PATH, O_RDWR | O_CLOEXEC);
+	if (io_uring_queue_init(URING_DEPTH, &bench->ring, 0) < 0)
+		die("io_uring_queue_init");
+	make_memory(bench, node);
+}
+
+void bench_require(const struct bench *bench, const struct subject *subject)
+{
+	if (!subject->needs_module || bench->device >= 0)
+		return;
+	errno = ENODEV;
+	die(FERRY_DEVICE_PATH);
+}
+
+size_t pages_on(const struct bench *bench, int node)
+{
+	size_t count = bench->bytes / PAGE, on = 0;
+	void **pages = calloc(count, sizeof(*pages));
+	int *status = calloc(count, sizeof(*status));
+
+	if (!pages || !status)
+		die("calloc");
+	for (size_t i = 0; i < count; i++)
+		pages[i] = bench->mem + i * PAGE;
+	if (move_pages(0, count, pages, NULL, status, 0) < 0)
+		die("move_pages query");
+	for (size_t i = 0; i < count; i++)
+		on += status[i] == node;
+	free(pages);
+	free(status);
+	return on;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the benchmarks of migration share: the ways of moving memory between two
+ * nodes that are measured against each other, and the memory that they move.
+ * Not for several threads at once, but for pages_on() and now_ns().
+ */
+#ifndef SUBJECTS_H
+#define SUBJECTS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <liburing.h>
+
+#define PAGE ((size_t)4096)
+#define HUGE ((size_t)2 << 20)
+
+struct bench {
+	char *mem;
+	size_t bytes;
+	size_t call_bytes; /* bytes moved by one call */
+	bool huge;
+	int device; /* -1 without the module */
+	struct io_uring ring;
+};
+
+/* One way of moving all of bench->mem to a node */
+struct subject {
+	const char *name;
+	bool needs_module;
+	void (*move)(struct bench *bench, int node);
+};
+
+extern const struct subject subjects[];
+extern const size_t nr_subjects;
+
+/* Ends the program with a message that tells of errno. */
+_Noreturn void die(const char *what);
+
+uint64_t now_ns(void);
+/* Is @name in @list, which has commas between its words? */
+bool listed(const char *list, const char *name);
+
+/* Opens the device, where there is one, and a ring; fills memory on @node. */
+void bench_open(struct bench *bench, int node);
+/* Ends the program if the subject cannot be had here. */
+void bench_require(const struct bench *bench, const struct subject *subject);
+/* Pages of the memory that the kernel says are on @node */
+size_t pages_on(const struct bench *bench, int node);
+
+#endif /* SUBJECTS_H */

@@ -355,13 +355,12 @@ static void make_migrate(struct fz_request *req, struct fz_rng *rng)
 	size_t nr = some_number(rng);
 
 	*arg = (struct ferry_ioc_migrate){.nr_ranges = (uint32_t)nr};
-	if (fz_once_in(rng, 12))
-		arg->flags = FERRY_MIGRATE_SHARED;
+	if (fz_once_in(rng, 6))
+		arg->flags = (uint32_t)fz_random(rng) & MIGRATE_FLAGS;
 	if (fz_once_in(rng, 100))
 		arg->flags |= 1U << fz_below(rng, 32);
-	if (fz_once_in(rng, 3))
-		arg->copy_mode =
-			fz_below(rng, 8) ? FERRY_COPY_CPU : (uint32_t)fz_below(rng, 6);
+	if (fz_once_in(rng, 8))
+		arg->copy_mode = (uint32_t)fz_below(rng, FERRY_COPY_DMA + 3);
 	some_ranges(rng, range, nr);
 	put_ranges(req, rng, range, nr);
 	judge_ranges(req, range, nr);

@@ -111,6 +111,14 @@ def guest(command, options, *, icount=False, cpus=2, ddr="3G", hbm="2G", timeout
     return done.stdout
 
 
+def native(command):
+    """Standard output of a command run here."""
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        raise Failure(f"{' '.join(command)} ended with {done.returncode}")
+    return done.stdout
+
+
 def table(figures):
     """Prints the figures as they come; returns them as a list."""
     head = ("case", "subject", "value", "unit", "peer", "peer value", "ratio", "spread",

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Times relocating huge pages against a plain copy of the same bytes by the same
+ * streaming stores, in turns. On a machine with one node too: a granule is then
+ * moved to another page of that node, which is the same work.
+ *
+ * Prints a line a measurement: SUBJECT COPIERS NANOSECONDS. Each copier, or
+ * copying thread, has a share of the granules. Pages that are moved are used
+ * for what is moved next, as they are when as much moves one way as the other.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "migrate/page.h"
+#include "migrate/relocate.h"
+#include "migrate/stream_copy.h"
+
+#define MOST_COPIERS 2
+
+static struct {
+	char *mem, *other; /* relocated; copied to */
+	size_t granules;
+	unsigned int copiers;
+	stream_copy_fn *copy;
+} bench;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "bench_relocate: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static char *map(size_t len)
+{
+	char *mem = mmap(NULL, len + GRANULE_BYTES, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (mem == MAP_FAILED)
+		die("mmap");
+	mem = (char *)granule_end((uintptr_t)mem - 1);
+	if (madvise(mem, len, MADV_HUGEPAGE))
+		die("madvise");
+	for (size_t i = 0; i < len / sizeof(uint64_t); i++)
+		((uint64_t *)mem)[i] = i;
+	return mem;
+}
+
+static void relocate_share(size_t first, size_t end)
+{
+	const int16_t from[WINDOW_GRANULES] = {0};
+
+	for (size_t i = first, n; i < end; i += n) {
+		n = end - i < WINDOW_GRANULES ? end - i : WINDOW_GRANULES;
+		if (relocate_window((uintptr_t)bench.mem + i * GRANULE_BYTES, n, from,
+				    0) != (1U << n) - 1) {
+			fprintf(stderr, "bench_relocate: a granule stayed\n");
+			exit(1);
+		}
+	}
+}
+
+static void copy_share(size_t first, size_t end)
+{
+	for (size_t i = first; i < end; i++)
+		bench.copy(bench.other + i * GRANULE_BYTES, bench.mem + i * GRANULE_BYTES,
+			   GRANULE_BYTES);
+}
+
+struct share {
+	pthread_t thread;
+	void (*work)(size_t first, size_t end);
+	size_t first, end;
+};
+
+static void *run_share(void *arg)
+{
+	struct share *share = arg;
+
+	share->work(share->first, share->end);
+	return NULL;
+}
+
+static void measure(const char *name, void (*work)(size_t, size_t), unsigned int copiers)
+{
+	struct share share[MOST_COPIERS];
+	struct timespec begin, end;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	for (unsigned int i = 0; i < copiers; i++) {
+		share[i].work = work;
+		share[i].first = bench.granules * i / copiers;
+		share[i].end = bench.granules * (i + 1) / copiers;
+		if (pthread_create(&share[i].thread, NULL, run_share, &share[i]))
+			die("pthread_create");
+	}
+	for (unsigned int i = 0; i < copiers; i++)
+		pthread_join(share[i].thread, NULL);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	printf("%s %u %lld\n", name, copiers,
+	       (long long)(end.tv_sec - begin.tv_sec) * 1000000000 + end.tv_nsec -
+		       begin.tv_nsec);
+}
+
+int main(int argc, char **argv)
+{
+	unsigned int rounds;
+	const char *why;
+	size_t len;
+
+	if (argc != 3) {
+		fprintf(stderr, "usage: bench_relocate MIB ROUNDS\n");
+		return 2;
+	}
+	bench.granules = strtoul(argv[1], NULL, 10) / 2;
+	rounds = (unsigned int)strtoul(argv[2], NULL, 10);
+	len = bench.granules * GRANULE_BYTES;
+	if (relocate_open(&why)) {
+		fprintf(stderr, "bench_relocate: %s\n", why);
+		return 1;
+	}
+	bench.copy = stream_copy_best()->copy;
+	bench.mem = map(len);
+	bench.other = map(len);
+	for (unsigned int round = 0; round < rounds; round++)
+		for (unsigned int n = 1; n <= MOST_COPIERS; n++) {
+			measure("relocate", relocate_share, n);
+			measure("copy", copy_share, n);
+		}
+	for (size_t i = 0; i < len / sizeof(uint64_t); i++)
+		if (((uint64_t *)bench.mem)[i] != i) {
+			fprintf(stderr, "bench_relocate: data at word %zu is wrong\n", i);
+			return 1;
+		}
+	return 0;
+}

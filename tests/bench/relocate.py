@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""Relocating huge pages: the engine `relocate`.
+
+Native, where one node is enough: of-copy-bandwidth is GB/s of relocating against GB/s
+of a plain streaming copy of the same bytes in the same run, one copier (thp) and two
+(thp-2-copiers); and two copiers against one. As much moves to a node as away from it, so
+that pages that were vacated are used for what moves next; where all moves one way the
+kernel clears each page first, and bandwidth is about half of that.
+
+Guest: instructions for a 4 KiB page of a huge page, there and back, against the system
+calls. Memory moves one way for 64 MiB before it moves back.
+"""
+import collections
+import statistics
+
+import harness
+import migrate
+
+
+def measure(options):
+    if options.clock != "icount":
+        yield from native(64 if options.quick else 1024, 2 if options.quick else 9)
+    if options.clock != "wall":
+        yield from guest(options, 16 if options.quick else 64)
+
+
+def native(mib, rounds):
+    gbps = collections.defaultdict(list)
+    output = harness.native([harness.BUILD + "/bench/bench_relocate", str(mib), str(rounds)])
+    for line in output.splitlines():
+        subject, copiers, nanoseconds = line.split()
+        gbps[subject, int(copiers)].append((mib << 20) / int(nanoseconds))
+    for copiers, case in ((1, "thp"), (2, "thp-2-copiers")):
+        yield figure(case, "copy", "of-copy-bandwidth", gbps["relocate", copiers],
+                     gbps["copy", copiers])
+    yield figure("2-copiers", "1-copier", "GB/s", gbps["relocate", 2], gbps["relocate", 1])
+
+
+def figure(case, peer, unit, values, peer_values):
+    return harness.Figure(
+        bench="relocate", case=case, subject="relocate", peer=peer, unit=unit,
+        value=statistics.median(values), peer_value=statistics.median(peer_values),
+        where="native", clock="wall", runs=len(values), spread=harness.spread(values))
+
+
+def guest(options, mib):
+    command = ["env", "FERRY_ENGINE=relocate", harness.BUILD + "/bench/bench_migrate",
+               "--bytes", str(mib << 20), "--rounds", "2", "--huge",
+               "--subjects", ",".join(("libferry",) + migrate.PEERS)]
+    per_page = migrate.read(harness.guest(command, options, icount=True, cpus=1), mib << 8)
+    for peer in migrate.PEERS:
+        yield harness.Figure(
+            bench="relocate", case="thp", subject="relocate", peer=peer, unit="insn/page",
+            value=statistics.median(per_page["libferry"]),
+            peer_value=statistics.median(per_page[peer]), where="guest", clock="icount",
+            runs=len(per_page["libferry"]), spread=harness.spread(per_page["libferry"]))

@@ -74,9 +74,9 @@ static int check_node(s32 *node, const nodemask_t *allowed)
 static int check_ranges(struct ferry_batch *batch)
 {
 	nodemask_t allowed;
-	u64 bytes = 0;
 	u32 i;
 
+	batch->bytes = 0;
 	ferry_allowed_nodes(&allowed);
 	for (i = 0; i < batch->args.nr_ranges; i++) {
 		struct ferry_ioc_range *range = &batch->ranges[i];
@@ -87,9 +87,9 @@ static int check_ranges(struct ferry_batch *batch)
 		err = check_extent(&range->addr, range->len);
 		if (err)
 			return err;
-		if (range->len > FERRY_MAX_BYTES - bytes)
+		if (range->len > FERRY_MAX_BYTES - batch->bytes)
 			return -EINVAL;
-		bytes += range->len;
+		batch->bytes += range->len;
 		err = check_node(&range->node, &allowed);
 		if (err)
 			return err;
@@ -124,9 +124,6 @@ static int check_migrate(const struct ferry_ioc_migrate *args)
 {
 	if (args->flags & ~MIGRATE_FLAGS)
 		return -EINVAL;
-	if (args->copy_mode == FERRY_COPY_PARALLEL ||
-	    args->copy_mode == FERRY_COPY_DMA)
-		return -EOPNOTSUPP;
 	if (args->copy_mode > FERRY_COPY_DMA)
 		return -EINVAL;
 	if (!args->nr_ranges || args->nr_ranges > FERRY_MAX_RANGES)

@@ -294,11 +294,29 @@ static struct page *take_locked(struct ferry_chunk *chunk)
 	return page;
 }
 
+/* Does the new place of a page need content? A hole's may have it already. */
+static bool needs_copy(const struct ferry_chunk *chunk, unsigned int i)
+{
+	return migrate_pfn_to_page(chunk->src[i]) ||
+	       !want_init_on_alloc(GFP_HIGHUSER_MOVABLE);
+}
+
+/* Take back the new places of pages that could not be copied. */
+static void forget_lost(struct ferry_chunk *chunk, unsigned int first,
+			unsigned int end)
+{
+	unsigned int i, next = 0;
+
+	for (i = first; i < end; i++)
+		if (chunk->dst[i] && needs_copy(chunk, i) &&
+		    !chunk->copy.dst[next++])
+			chunk->dst[i] = 0;
+}
+
 /* Give the pages of a run their new places, and copy them there. */
 static bool fill_run(struct ferry_chunk *chunk, unsigned int first,
 		     unsigned int end)
 {
-	const bool zero = !want_init_on_alloc(GFP_HIGHUSER_MOVABLE);
 	bool filled = false;
 	unsigned int i;
 
@@ -313,12 +331,13 @@ static bool fill_run(struct ferry_chunk *chunk, unsigned int first,
 		new = take_locked(chunk);
 		if (!new)
 			break;
-		if (old || zero)
+		if (needs_copy(chunk, i))
 			ferry_copy_add(&chunk->copy, new, old);
 		chunk->dst[i] = migrate_pfn(page_to_pfn(new));
 		filled = true;
 	}
-	ferry_copy_run(&chunk->copy);
+	if (unlikely(!ferry_copy_run(&chunk->copy)))
+		forget_lost(chunk, first, end);
 	return filled;
 }
 

@@ -8,18 +8,23 @@
  *   args.c     copying and checking what the caller passes in
  *   migrate.c  a batch: ranges, their VMAs, their chunks
  *   chunk.c    one chunk through migrate_vma
- *   copy.c     copying pages
+ *   copy.c     copying pages; copy_stream.c, copy_parallel.c and copy_dma.c are
+ *              ways to do so
  *   flush.c    one TLB shootdown for a chunk in place of one for each page
  *   pool.c     free pages on the target node
  *   query.c    where pages are
  *   scan.c     which pages have been accessed
  *   walk.c     from an address to its page table
+ *   space.c    what the open devices of an address space share
+ *   params.c   module parameters with bounds
  *   stats.c    counters and tracepoints
  *   compat.h   differences between kernels
  *
- * Locks. The module has none of its own: a request is used by one task only,
- * and what files share (struct ferry_file) does not change after open. Of the
- * kernel's locks it takes, in this order:
+ * Locks. A request is used by one task only, and by workers while that task is
+ * in ferry_copy_run(). What the requests of an address space share is in
+ * space.c, whose mutex is taken at open, release and when a parameter is set,
+ * with no other lock of the module or of what follows held. Of the kernel's
+ * locks it takes, in this order:
  *   1. mmap_lock of current->mm, for reading, for one chunk at a time; never
  *      held while user memory is copied, since a fault would take it again
  *   2. folio locks, only ever by trylock (in migrate_vma_setup(), and for
@@ -33,12 +38,17 @@
 #include <linux/fs.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
+#include <linux/moduleparam.h>
 #include <linux/percpu.h>
+#include <linux/sizes.h>
 #include <linux/types.h>
+#include <linux/workqueue.h>
 
 #include <ferry/ferry_ioctl.h>
 
 struct attribute_group;
+struct ferry_dma;
+struct ferry_space;
 struct io_uring_cmd;
 
 #ifndef CONFIG_64BIT
@@ -56,14 +66,47 @@ struct io_uring_cmd;
 /* The count of pages moved must fit into a positive int. */
 #define FERRY_MAX_BYTES ((u64)(1U << 30) * PAGE_SIZE)
 
+/* ---- params.c --------------------------------------------------------- */
+
+/**
+ * struct ferry_param - a module parameter that is a number
+ * @value: its value
+ * @min: the least it may be
+ * @max: the most
+ * @power_of_two: it has to be one
+ * @changed: called after it was set, or NULL
+ */
+struct ferry_param {
+	unsigned int value;
+	unsigned int min;
+	unsigned int max;
+	bool power_of_two;
+	void (*changed)(void);
+};
+
+extern const struct kernel_param_ops ferry_param_ops;
+
+static inline unsigned int ferry_param(const struct ferry_param *param)
+{
+	return READ_ONCE(param->value);
+}
+
+/* ---- space.c ---------------------------------------------------------- */
+
 /**
  * struct ferry_file - an open /dev/ferry
- * @mm: the address space that opened it; held by mmgrab() so that the pointer
- *	stays unique, and only ever compared
+ * @space: the address space that opened it
  */
 struct ferry_file {
-	struct mm_struct *mm;
+	struct ferry_space *space;
 };
+
+struct ferry_space *ferry_space_get(void);
+void ferry_space_put(struct ferry_space *space);
+bool ferry_space_is_current(const struct ferry_space *space);
+int ferry_space_enter(struct ferry_space *space);
+void ferry_space_leave(struct ferry_space *space);
+unsigned int ferry_space_limit(void);
 
 /* ---- args.c ----------------------------------------------------------- */
 
@@ -71,10 +114,12 @@ struct ferry_file {
  * struct ferry_batch - a checked FERRY_IOC_MIGRATE request
  * @args: the caller's struct
  * @ranges: the caller's ranges, checked, addresses untagged
+ * @bytes: length of all ranges together
  */
 struct ferry_batch {
 	struct ferry_ioc_migrate args;
 	struct ferry_ioc_range *ranges;
+	u64 bytes;
 };
 
 int ferry_copy_struct(void *dst, size_t size, const void __user *src);
@@ -89,7 +134,8 @@ int ferry_scan_read(struct ferry_ioc_scan *scan, const void __user *src);
 
 int ferry_migrate_init(void);
 void ferry_migrate_exit(void);
-int ferry_migrate(const void __user *arg);
+int ferry_migrate(struct ferry_space *space, const void __user *arg);
+unsigned int ferry_chunk_bytes(void);
 int ferry_query(const void __user *arg);
 int ferry_scan(const void __user *arg);
 int ferry_request(struct ferry_file *file, unsigned int op,
@@ -183,28 +229,70 @@ void ferry_flush_mark(struct ferry_marks *marks, struct vm_area_struct *vma,
 		      unsigned long start, unsigned long end);
 void ferry_flush_restore(struct ferry_marks *marks);
 
-/* ---- copy.c ----------------------------------------------------------- */
+/* ---- copy.c, copy_stream.c, copy_parallel.c, copy_dma.c ---------------- */
+
+#define FERRY_MAX_WORKERS 32
+
+/**
+ * struct ferry_worker - somebody else who copies
+ * @work: what the workqueue knows of it
+ * @copy: what to copy
+ */
+struct ferry_worker {
+	struct work_struct work;
+	struct ferry_copy *copy;
+};
 
 /**
  * struct ferry_copy - pages that are copied in one step
- * @nr: number of them
+ * @mode: enum ferry_copy_mode of the batch
+ * @nr: number of pages
  * @dst: the pages to write, which nobody else knows of
  * @src: for each the page to read, or NULL to fill it with zeros
  * @bytes: what has been copied for the chunk under work
+ * @dma_bytes: part of it that a DMA engine has copied
+ * @dma_fallback: pages of it that the CPU copied though DMA was to
  * @ns: time that copying and zeroing has taken for it
+ * @dma: the batch's DMA channel, or NULL
+ * @next: the first page that nobody has taken, while several CPUs copy
+ * @worker: those who may help
  */
 struct ferry_copy {
+	u32 mode;
 	unsigned int nr;
 	struct page *dst[FERRY_CHUNK_PAGES];
 	struct page *src[FERRY_CHUNK_PAGES];
 	u64 bytes;
+	u64 dma_bytes;
+	u64 dma_fallback;
 	u64 ns;
+	struct ferry_dma *dma;
+	atomic_t next;
+	struct ferry_worker worker[FERRY_MAX_WORKERS];
 };
 
+void ferry_copy_open(struct ferry_copy *copy, u32 mode, u64 bytes);
+void ferry_copy_close(struct ferry_copy *copy);
 void ferry_copy_begin(struct ferry_copy *copy);
 void ferry_copy_add(struct ferry_copy *copy, struct page *dst,
 		    struct page *src);
-void ferry_copy_run(struct ferry_copy *copy);
+bool ferry_copy_run(struct ferry_copy *copy);
+void ferry_copy_pages(const struct ferry_copy *copy, unsigned int first,
+		      unsigned int end);
+
+bool ferry_stream_pages(const struct ferry_copy *copy, unsigned int first,
+			unsigned int end);
+
+int ferry_parallel_start(void);
+void ferry_parallel_stop(void);
+bool ferry_parallel_supported(void);
+void ferry_parallel_copy(struct ferry_copy *copy);
+void ferry_parallel_queue(struct work_struct *work);
+
+struct ferry_dma *ferry_dma_open(void);
+void ferry_dma_close(struct ferry_dma *dma);
+bool ferry_dma_available(void);
+bool ferry_dma_copy(struct ferry_copy *copy);
 
 /* ---- chunk.c ---------------------------------------------------------- */
 
@@ -279,6 +367,8 @@ enum ferry_stat {
 	FERRY_STAT_HUGE,
 	FERRY_STAT_COPY_BYTES,
 	FERRY_STAT_COPY_NS,
+	FERRY_STAT_DMA_BYTES,
+	FERRY_STAT_DMA_FALLBACK,
 	FERRY_STAT_STALL_NS,
 	FERRY_STAT_STALL_MAX_NS,
 	FERRY_NR_STATS

@@ -10,7 +10,7 @@
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/sched/mm.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 #include <linux/uaccess.h>
@@ -37,12 +37,17 @@ static int ferry_info(void __user *arg)
 			    FERRY_FEATURE_URING | FERRY_FEATURE_POPULATE |
 			    FERRY_FEATURE_SCAN | FERRY_FEATURE_HELD,
 		.page_size = PAGE_SIZE,
-		.chunk_bytes = FERRY_CHUNK_BYTES,
+		.chunk_bytes = ferry_chunk_bytes(),
 		.max_ranges = FERRY_MAX_RANGES,
+		.max_in_flight = ferry_space_limit(),
 		.max_bytes = FERRY_MAX_BYTES,
 	};
 	if (ferry_flush_supported())
 		info.features |= FERRY_FEATURE_BATCHED_FLUSH;
+	if (ferry_parallel_supported())
+		info.features |= FERRY_FEATURE_COPY_PARALLEL;
+	if (ferry_dma_available())
+		info.features |= FERRY_FEATURE_COPY_DMA;
 	ferry_allowed_nodes(&allowed);
 	for_each_node_mask(node, allowed)
 		if (node < FERRY_MAX_NODES)
@@ -68,13 +73,13 @@ static int ferry_info(void __user *arg)
 int ferry_request(struct ferry_file *file, unsigned int op,
 		  void __user *arg)
 {
-	if (file->mm != current->mm)
+	if (!ferry_space_is_current(file->space))
 		return -EPERM;
 	switch (op) {
 	case FERRY_IOC_INFO:
 		return ferry_info(arg);
 	case FERRY_IOC_MIGRATE:
-		return ferry_migrate(arg);
+		return ferry_migrate(file->space, arg);
 	case FERRY_IOC_QUERY:
 		return ferry_query(arg);
 	case FERRY_IOC_SCAN:
@@ -98,8 +103,11 @@ static int ferry_open(struct inode *inode, struct file *file)
 	ferry = kzalloc(sizeof(*ferry), GFP_KERNEL_ACCOUNT);
 	if (!ferry)
 		return -ENOMEM;
-	ferry->mm = current->mm;
-	mmgrab(ferry->mm);
+	ferry->space = ferry_space_get();
+	if (!ferry->space) {
+		kfree(ferry);
+		return -ENOMEM;
+	}
 	file->private_data = ferry;
 	return 0;
 }
@@ -108,7 +116,7 @@ static int ferry_release(struct inode *inode, struct file *file)
 {
 	struct ferry_file *ferry = file->private_data;
 
-	mmdrop(ferry->mm);
+	ferry_space_put(ferry->space);
 	kfree(ferry);
 	return 0;
 }
@@ -133,14 +141,24 @@ static struct miscdevice ferry_device = {
 
 static int __init ferry_init(void)
 {
-	int err = ferry_migrate_init();
+	int err;
 
+	err = ferry_migrate_init();
 	if (err)
 		return err;
+	err = ferry_parallel_start();
+	if (err)
+		goto out_migrate;
 	ferry_device.groups = ferry_stats_groups();
 	err = misc_register(&ferry_device);
 	if (err)
-		ferry_migrate_exit();
+		goto out_parallel;
+	return 0;
+
+out_parallel:
+	ferry_parallel_stop();
+out_migrate:
+	ferry_migrate_exit();
 	return err;
 }
 module_init(ferry_init);
@@ -148,6 +166,7 @@ module_init(ferry_init);
 static void __exit ferry_exit(void)
 {
 	misc_deregister(&ferry_device);
+	ferry_parallel_stop();
 	ferry_migrate_exit();
 }
 module_exit(ferry_exit);

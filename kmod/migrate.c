@@ -10,6 +10,7 @@
 #include <linux/dax.h>
 #include <linux/fs.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/oom.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
@@ -32,6 +33,26 @@
  * is empty in each chunk of the cache.
  */
 static struct kmem_cache *chunk_cache;
+
+static struct ferry_param chunk_bytes = {
+	.value = FERRY_CHUNK_BYTES, .min = SZ_64K, .max = FERRY_CHUNK_BYTES,
+	.power_of_two = true,
+};
+
+module_param_cb(chunk_bytes, &ferry_param_ops, &chunk_bytes, 0644);
+__MODULE_PARM_TYPE(chunk_bytes, "uint");
+MODULE_PARM_DESC(chunk_bytes,
+		 "Most bytes that are migrated under one hold of mmap_lock");
+
+/**
+ * ferry_chunk_bytes() - the most that is migrated under one hold of mmap_lock
+ *
+ * Return: bytes, a power of two, FERRY_CHUNK_BYTES at most.
+ */
+unsigned int ferry_chunk_bytes(void)
+{
+	return ferry_param(&chunk_bytes);
+}
 
 static void construct_chunk(void *object)
 {
@@ -132,10 +153,13 @@ static void tally(const struct ferry_chunk *chunk, unsigned int passes,
 	result->hole += nr[FERRY_HOLE];
 	result->unsupported += nr[FERRY_UNSUPPORTED];
 	result->huge += nr[FERRY_HUGE];
+	result->dma_fallback += chunk->copy.dma_fallback;
 
 	ferry_stat_add(FERRY_STAT_CHUNKS, 1);
 	ferry_stat_add(FERRY_STAT_COPY_BYTES, chunk->copy.bytes);
 	ferry_stat_add(FERRY_STAT_COPY_NS, chunk->copy.ns);
+	ferry_stat_add(FERRY_STAT_DMA_BYTES, chunk->copy.dma_bytes);
+	ferry_stat_add(FERRY_STAT_DMA_FALLBACK, chunk->copy.dma_fallback);
 	trace_chunk_end(chunk, nr, passes);
 }
 
@@ -204,6 +228,7 @@ static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
 			 struct ferry_ioc_result *result)
 {
 	struct mm_struct *mm = current->mm;
+	const unsigned int bytes = ferry_chunk_bytes();
 	struct vm_area_struct *vma;
 	unsigned int left, pass;
 
@@ -222,7 +247,7 @@ static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
 		return 0;
 	}
 	end = min3(end, vma->vm_end,
-		   ALIGN_DOWN(*addr, FERRY_CHUNK_BYTES) + FERRY_CHUNK_BYTES);
+		   ALIGN_DOWN(*addr, bytes) + bytes);
 	chunk->start = *addr;
 	chunk->nr = pages(*addr, end);
 	chunk->populate = populate && is_fillable(vma);
@@ -296,40 +321,54 @@ static int migrate_batch(const struct ferry_batch *batch,
 	return done ?: err;
 }
 
+/* Returns what ferry_migrate() does. */
+static int carry_out(const struct ferry_batch *batch)
+{
+	struct ferry_chunk *chunk;
+	int ret;
+
+	chunk = kmem_cache_alloc(chunk_cache, GFP_KERNEL);
+	if (!chunk)
+		return -ENOMEM;
+	ferry_pool_begin(&chunk->pool);
+	ferry_copy_open(&chunk->copy, batch->args.copy_mode, batch->bytes);
+	chunk->shared = batch->args.flags & FERRY_MIGRATE_SHARED;
+	ret = put_results_ahead(batch);
+	if (!ret)
+		ret = migrate_batch(batch, chunk);
+	ferry_copy_close(&chunk->copy);
+	ferry_pool_drain(&chunk->pool);
+	kmem_cache_free(chunk_cache, chunk);
+	return ret;
+}
+
 /**
  * ferry_migrate() - FERRY_IOC_MIGRATE on the memory of current
+ * @space: the address space of current
  * @arg: the caller's struct ferry_ioc_migrate
  *
  * Return: number of pages that have come to their target, or the errors listed
  * at struct ferry_ioc_migrate.
  */
-int ferry_migrate(const void __user *arg)
+int ferry_migrate(struct ferry_space *space, const void __user *arg)
 {
 	struct ferry_batch batch;
-	struct ferry_chunk *chunk;
 	int ret;
 
 	ret = ferry_batch_read(&batch, arg);
 	if (ret)
 		return ret;
+	ret = ferry_space_enter(space);
+	if (ret)
+		goto out;
 	ferry_stat_add(FERRY_STAT_BATCHES, 1);
 	ferry_stat_add(FERRY_STAT_IN_FLIGHT, 1);
 	trace_batch_begin(&batch.args);
-
-	ret = -ENOMEM;
-	chunk = kmem_cache_alloc(chunk_cache, GFP_KERNEL);
-	if (!chunk)
-		goto out;
-	ferry_pool_begin(&chunk->pool);
-	chunk->shared = batch.args.flags & FERRY_MIGRATE_SHARED;
-	ret = put_results_ahead(&batch);
-	if (!ret)
-		ret = migrate_batch(&batch, chunk);
-	ferry_pool_drain(&chunk->pool);
-	kmem_cache_free(chunk_cache, chunk);
-out:
+	ret = carry_out(&batch);
 	trace_batch_end(ret);
 	ferry_stat_add(FERRY_STAT_IN_FLIGHT, -1);
+	ferry_space_leave(space);
+out:
 	ferry_batch_free(&batch);
 	return ret;
 }

@@ -94,6 +94,8 @@ static struct stat_attribute attributes[] = {
 	STAT(huge, FERRY_STAT_HUGE),
 	STAT(copy_bytes, FERRY_STAT_COPY_BYTES),
 	STAT(copy_ns, FERRY_STAT_COPY_NS),
+	STAT(dma_bytes, FERRY_STAT_DMA_BYTES),
+	STAT(dma_fallback, FERRY_STAT_DMA_FALLBACK),
 	STAT(stall_ns, FERRY_STAT_STALL_NS),
 	STAT(stall_max_ns, FERRY_STAT_STALL_MAX_NS),
 #undef STAT

@@ -25,7 +25,10 @@
 
 #define FERRY_DEVICE_PATH "/dev/ferry"
 
-/* Grows when a struct or the meaning of a field changes; ferry_ioc_info.abi. */
+/*
+ * ferry_ioc_info.abi. Grows when what is there changes its meaning; not when a
+ * struct gets longer, for which the sizes are.
+ */
 #define FERRY_ABI_VERSION 1
 
 /* ---- FERRY_IOC_INFO --------------------------------------------------- */
@@ -38,6 +41,8 @@
 #define FERRY_FEATURE_BATCHED_FLUSH (1ULL << 4) /* one TLB flush per chunk */
 #define FERRY_FEATURE_SCAN	(1ULL << 5) /* FERRY_IOC_SCAN */
 #define FERRY_FEATURE_HELD	(1ULL << 6) /* FERRY_QUERY_HELD */
+#define FERRY_FEATURE_COPY_PARALLEL (1ULL << 7) /* there are workers to copy */
+#define FERRY_FEATURE_COPY_DMA	(1ULL << 8) /* there is a DMA channel now */
 
 /* Words of ferry_ioc_info.nodes: one bit for each node index, 1024 at most. */
 #define FERRY_NODE_WORDS 16
@@ -50,7 +55,7 @@
  * @page_size: out: bytes of a base page
  * @chunk_bytes: out: the most that is migrated under one hold of mmap_lock
  * @max_ranges: out: most ranges in one request
- * @reserved: out: 0
+ * @max_in_flight: out: batches of one process that are worked on at a time
  * @max_bytes: out: most bytes in all ranges of one request
  * @nodes: out: nodes that have memory and are in the caller's cpuset
  * @version: out: module version, NUL-terminated
@@ -62,7 +67,7 @@ struct ferry_ioc_info {
 	__u32 page_size;
 	__u32 chunk_bytes;
 	__u32 max_ranges;
-	__u32 reserved;
+	__u32 max_in_flight;
 	__u64 max_bytes;
 	__u64 nodes[FERRY_NODE_WORDS];
 	char version[32];
@@ -106,8 +111,11 @@ struct ferry_ioc_range {
  *	are marked VM_IO, VM_PFNMAP, hugetlb, ...
  * @huge: pages of a huge page on another node; this kernel's migrate_vma
  *	would split it, so the module leaves it. move_pages(2) moves it whole
+ * @dma_fallback: not one of the above: pages that the CPU copied though a DMA
+ *	engine was to, because there was no channel, or it failed
  *
- * The counts add up to the pages of the range unless @error is set.
+ * The counts up to @huge add up to the pages of the range unless @error is
+ * set.
  */
 struct ferry_ioc_result {
 	__s32 error;
@@ -120,6 +128,7 @@ struct ferry_ioc_result {
 	__u64 hole;
 	__u64 unsupported;
 	__u64 huge;
+	__u64 dma_fallback;
 };
 
 /* ferry_ioc_migrate.flags */
@@ -129,12 +138,24 @@ struct ferry_ioc_result {
  */
 #define FERRY_MIGRATE_SHARED (1U << 0)
 
-/* ferry_ioc_migrate.copy_mode */
+/*
+ * ferry_ioc_migrate.copy_mode: who copies pages. The caller waits for the copy
+ * in every mode.
+ */
 enum ferry_copy_mode {
-	FERRY_COPY_AUTO = 0, /* the module chooses */
-	FERRY_COPY_CPU = 1,  /* the CPU copies in step with the migration */
-	/* 2 (parallel CPU copy) and 3 (DMA engine) are reserved: EOPNOTSUPP */
+	/*
+	 * By the length of a run of pages: short ones by the CPU; long ones by
+	 * a DMA engine where the module may use one, else in parallel
+	 */
+	FERRY_COPY_AUTO = 0,
+	/* The CPU that carries out the request */
+	FERRY_COPY_CPU = 1,
+	/* That CPU, and those workers of the module that are free */
 	FERRY_COPY_PARALLEL = 2,
+	/*
+	 * A DMA engine; what it cannot do the CPU does, and
+	 * ferry_ioc_result.dma_fallback counts it
+	 */
 	FERRY_COPY_DMA = 3,
 };
 
@@ -156,10 +177,11 @@ enum ferry_copy_mode {
  * E2BIG, EINVAL (flags, alignment, a range that ends beyond user space, length
  * 0, no ranges, too many ranges or bytes), EFAULT (a pointer), ENODEV (a node
  * without memory), EACCES (a node outside the caller's cpuset), EPERM
- * (FERRY_MIGRATE_SHARED; wrong mm), EOPNOTSUPP (copy mode), ENOMEM. A refused
- * batch has moved nothing.
- * EINTR: a signal ended the batch before anything moved; when something has
- * moved the count is returned and the results tell the rest.
+ * (FERRY_MIGRATE_SHARED; wrong mm), ENOMEM. A refused batch has moved nothing.
+ * When ferry_ioc_info.max_in_flight batches of the process are under way, the
+ * request waits until one of them ends.
+ * EINTR: a signal ended the batch, or its wait, before anything moved; when
+ * something has moved the count is returned and the results tell the rest.
  */
 struct ferry_ioc_migrate {
 	__u32 size;

@@ -121,6 +121,7 @@ static struct json_object *module(const struct module_probe *module)
 	add(object, "features", features(answers ? info->features : 0));
 	add(object, "chunk_bytes", known(info->chunk_bytes));
 	add(object, "max_ranges", known(info->max_ranges));
+	add(object, "max_in_flight", known(info->max_in_flight));
 	add(object, "max_bytes", known(info->max_bytes));
 	return object;
 }

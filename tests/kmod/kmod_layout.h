@@ -21,7 +21,7 @@ KT_AT(ferry_ioc_info, features, 8);
 KT_AT(ferry_ioc_info, page_size, 16);
 KT_AT(ferry_ioc_info, chunk_bytes, 20);
 KT_AT(ferry_ioc_info, max_ranges, 24);
-KT_AT(ferry_ioc_info, reserved, 28);
+KT_AT(ferry_ioc_info, max_in_flight, 28);
 KT_AT(ferry_ioc_info, max_bytes, 32);
 KT_AT(ferry_ioc_info, nodes, 40);
 KT_AT(ferry_ioc_info, version, 168);
@@ -43,7 +43,8 @@ KT_AT(ferry_ioc_result, nomem, 40);
 KT_AT(ferry_ioc_result, hole, 48);
 KT_AT(ferry_ioc_result, unsupported, 56);
 KT_AT(ferry_ioc_result, huge, 64);
-KT_SIZE(ferry_ioc_result, 72);
+KT_AT(ferry_ioc_result, dma_fallback, 72);
+KT_SIZE(ferry_ioc_result, 80);
 
 KT_AT(ferry_ioc_migrate, size, 0);
 KT_AT(ferry_ioc_migrate, flags, 4);

@@ -93,6 +93,7 @@ void kt_expect_result(const struct ferry_ioc_result *a, const struct ferry_ioc_r
 		{"hole", (long long)a->hole, (long long)e->hole},
 		{"unsupported", (long long)a->unsupported, (long long)e->unsupported},
 		{"huge", (long long)a->huge, (long long)e->huge},
+		{"dma_fallback", (long long)a->dma_fallback, (long long)e->dma_fallback},
 	};
 
 	for (size_t i = 0; i < sizeof(field) / sizeof(field[0]); i++)

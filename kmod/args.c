@@ -21,7 +21,7 @@
 #include "ferry.h"
 
 #define RANGE_FLAGS FERRY_RANGE_POPULATE
-#define MIGRATE_FLAGS FERRY_MIGRATE_SHARED
+#define MIGRATE_FLAGS (FERRY_MIGRATE_SHARED | FERRY_MIGRATE_EXCHANGE)
 
 /**
  * ferry_copy_struct() - copy a struct that begins with its size
@@ -71,6 +71,24 @@ static int check_node(s32 *node, const nodemask_t *allowed)
 	return node_isset(*node, *allowed) ? 0 : -EACCES;
 }
 
+/* An exchange is between two nodes. */
+static int check_exchange(const struct ferry_batch *batch)
+{
+	s32 other = batch->ranges[0].node;
+	u32 i;
+
+	for (i = 1; i < batch->args.nr_ranges; i++) {
+		const s32 node = batch->ranges[i].node;
+
+		if (node == batch->ranges[0].node || node == other)
+			continue;
+		if (other != batch->ranges[0].node)
+			return -EINVAL;
+		other = node;
+	}
+	return 0;
+}
+
 static int check_ranges(struct ferry_batch *batch)
 {
 	nodemask_t allowed;
@@ -94,6 +112,8 @@ static int check_ranges(struct ferry_batch *batch)
 		if (err)
 			return err;
 	}
+	if (batch->args.flags & FERRY_MIGRATE_EXCHANGE)
+		return check_exchange(batch);
 	return 0;
 }
 

@@ -227,19 +227,22 @@ static void scan(struct ferry_chunk *chunk, struct mm_struct *mm)
 	}
 }
 
-/* Where memory on the target is short, the last pages go without. */
+/* Where memory on the target is short, the last pages go without, or wait. */
 static void give_up_beyond(struct ferry_chunk *chunk, unsigned int have)
 {
 	unsigned int i;
 
 	for (i = 0; i < chunk->nr; i++) {
-		if (chunk->action[i] < ACTION_MOVE)
+		if (chunk->action[i] < ACTION_MOVE) {
 			continue;
-		if (have)
+		} else if (have) {
 			have--;
-		else
+		} else if (chunk->fit) {
+			chunk->nr = i;
+		} else {
 			chunk->action[i] = settle(chunk, i, FERRY_NOMEM,
 						  ACTION_STAY);
+		}
 	}
 }
 
@@ -286,7 +289,7 @@ static bool may_move(const struct ferry_chunk *chunk, unsigned int i,
 
 static struct page *take_locked(struct ferry_chunk *chunk)
 {
-	struct page *page = ferry_pool_take(&chunk->pool);
+	struct page *page = ferry_pool_take(chunk->pool);
 
 	/* Nobody else knows of it, so this cannot fail. */
 	if (page)
@@ -355,6 +358,24 @@ static void settle_run(struct ferry_chunk *chunk, unsigned int first,
 	}
 }
 
+/* Of an exchange: count the pages that migrate_vma_finalize() will free. */
+static void count_vacated(struct ferry_chunk *chunk, unsigned int first,
+			  unsigned int end)
+{
+	unsigned int i;
+
+	for (i = first; i < end; i++) {
+		struct page *old = migrate_pfn_to_page(chunk->src[i]);
+
+		if (!(chunk->dst[i] & MIGRATE_PFN_VALID))
+			continue;
+		if (!(chunk->src[i] & MIGRATE_PFN_MIGRATE))
+			chunk->pool->vacated++;
+		else if (old && page_to_nid(old) == chunk->vacating->node)
+			chunk->vacating->vacated++;
+	}
+}
+
 /* Were there marked entries that migrate_vma_setup() did not take? */
 static bool marks_left(const struct ferry_chunk *chunk, unsigned int first,
 		       unsigned int end)
@@ -391,6 +412,8 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 	if (fill_run(chunk, first, end)) {
 		migrate_vma_pages(&args);
 		settle_run(chunk, first, end);
+		if (chunk->vacating)
+			count_vacated(chunk, first, end);
 	}
 	migrate_vma_finalize(&args);
 }
@@ -409,9 +432,9 @@ unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,
 
 	scan(chunk, vma->vm_mm);
 	if (chunk->need) {
-		ferry_pool_fill(&chunk->pool, chunk->node, chunk->need);
-		if (chunk->pool.nr < chunk->need)
-			give_up_beyond(chunk, chunk->pool.nr);
+		ferry_pool_fill(chunk->pool, chunk->node, chunk->need);
+		if (chunk->pool->nr < chunk->need)
+			give_up_beyond(chunk, chunk->pool->nr);
 		for (; next_run(chunk, &first, &end); first = end)
 			migrate_run(chunk, vma, first, end);
 	}

@@ -7,6 +7,7 @@
  *   uring.c    the same requests as io_uring commands
  *   args.c     copying and checking what the caller passes in
  *   migrate.c  a batch: ranges, their VMAs, their chunks
+ *   exchange.c a batch with two targets, in turns
  *   chunk.c    one chunk through migrate_vma
  *   copy.c     copying pages; copy_stream.c, copy_parallel.c and copy_dma.c are
  *              ways to do so
@@ -130,12 +131,18 @@ int ferry_batch_put_result(const struct ferry_batch *batch, u32 index,
 int ferry_query_read(struct ferry_ioc_query *query, const void __user *src);
 int ferry_scan_read(struct ferry_ioc_scan *scan, const void __user *src);
 
-/* ---- migrate.c, query.c, scan.c, uring.c ------------------------------ */
+/* ---- migrate.c, exchange.c, query.c, scan.c, uring.c ------------------ */
+
+struct ferry_chunk;
 
 int ferry_migrate_init(void);
 void ferry_migrate_exit(void);
 int ferry_migrate(struct ferry_space *space, const void __user *arg);
 unsigned int ferry_chunk_bytes(void);
+int ferry_migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
+			unsigned long end, bool populate,
+			struct ferry_ioc_result *result);
+int ferry_exchange(const struct ferry_batch *batch, struct ferry_chunk *chunk);
 int ferry_query(const void __user *arg);
 int ferry_scan(const void __user *arg);
 int ferry_request(struct ferry_file *file, unsigned int op,
@@ -181,12 +188,15 @@ const pte_t *ferry_peek_table(pmd_t *pmd, unsigned long addr);
  * @nr: number of them
  * @dry: the node ran out of memory during this request, so no more effort is
  *	put into reclaiming memory there
+ * @vacated: in an exchange, pages that the request has freed on the node and
+ *	not taken back
  * @pages: the pages; those at @nr and beyond are NULL
  */
 struct ferry_pool {
 	int node;
 	unsigned int nr;
 	bool dry;
+	unsigned int vacated;
 	struct page *pages[FERRY_CHUNK_PAGES];
 };
 
@@ -325,7 +335,10 @@ enum ferry_outcome {
  * @locked_at: when mmap_lock was last taken
  * @stall_ns: time mmap_lock was held
  * @marks: entries marked by flush.c
- * @pool: pages on the target node
+ * @pool: pages on the target node, one of @pools
+ * @vacating: in an exchange, the pool of the node that pages come from
+ * @fit: if there is not memory for all pages, make the chunk shorter
+ * @pools: for each target of an exchange; the first otherwise
  * @copy: pages of the current run that are to be copied
  */
 struct ferry_chunk {
@@ -343,7 +356,10 @@ struct ferry_chunk {
 	u64 locked_at;
 	u64 stall_ns;
 	struct ferry_marks marks;
-	struct ferry_pool pool;
+	struct ferry_pool *pool;
+	struct ferry_pool *vacating;
+	bool fit;
+	struct ferry_pool pools[2];
 	struct ferry_copy copy;
 };
 

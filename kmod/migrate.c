@@ -29,8 +29,8 @@
 
 /*
  * A request's struct ferry_chunk. It is too large for the stack, and for a
- * small request to be zeroed: what a pass uses it sets, but for the pool, which
- * is empty in each chunk of the cache.
+ * small request to be zeroed: what a pass uses it sets, but for the pools, which
+ * are empty in each chunk of the cache.
  */
 static struct kmem_cache *chunk_cache;
 
@@ -58,7 +58,7 @@ static void construct_chunk(void *object)
 {
 	struct ferry_chunk *chunk = object;
 
-	memset(&chunk->pool, 0, sizeof(chunk->pool));
+	memset(chunk->pools, 0, sizeof(chunk->pools));
 }
 
 /**
@@ -222,10 +222,20 @@ static unsigned long skip(struct mm_struct *mm, unsigned long addr,
 	return addr;
 }
 
-/* Work on the next chunk at *@addr or beyond, and advance *@addr past it. */
-static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
-			 unsigned long end, bool populate,
-			 struct ferry_ioc_result *result)
+/**
+ * ferry_migrate_chunk() - work on the next chunk of a range
+ * @chunk: its target, pool and how to go about it are set
+ * @addr: where to begin; advanced past what was done
+ * @end: end of the range
+ * @populate: give holes a page
+ * @result: what became of the pages is added to this
+ *
+ * Return: 0, or -EINTR if a signal came before the lock could be taken or the
+ * task is dying.
+ */
+int ferry_migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
+			unsigned long end, bool populate,
+			struct ferry_ioc_result *result)
 {
 	struct mm_struct *mm = current->mm;
 	const unsigned int bytes = ferry_chunk_bytes();
@@ -262,7 +272,8 @@ static int migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
 		left = repeat_pass(chunk, populate);
 	}
 	tally(chunk, pass, result);
-	*addr = end;
+	/* An exchange may have made the chunk shorter. */
+	*addr += chunk->nr << PAGE_SHIFT;
 	return 0;
 }
 
@@ -280,7 +291,7 @@ static int migrate_range(struct ferry_chunk *chunk,
 
 		if (ferry_interrupted())
 			return -EINTR;
-		err = migrate_chunk(chunk, &addr, end, populate, result);
+		err = ferry_migrate_chunk(chunk, &addr, end, populate, result);
 		if (err)
 			return err;
 		cond_resched();
@@ -330,14 +341,21 @@ static int carry_out(const struct ferry_batch *batch)
 	chunk = kmem_cache_alloc(chunk_cache, GFP_KERNEL);
 	if (!chunk)
 		return -ENOMEM;
-	ferry_pool_begin(&chunk->pool);
+	ferry_pool_begin(&chunk->pools[0]);
+	ferry_pool_begin(&chunk->pools[1]);
+	chunk->pool = &chunk->pools[0];
+	chunk->vacating = NULL;
+	chunk->fit = false;
 	ferry_copy_open(&chunk->copy, batch->args.copy_mode, batch->bytes);
 	chunk->shared = batch->args.flags & FERRY_MIGRATE_SHARED;
 	ret = put_results_ahead(batch);
 	if (!ret)
-		ret = migrate_batch(batch, chunk);
+		ret = batch->args.flags & FERRY_MIGRATE_EXCHANGE ?
+		      ferry_exchange(batch, chunk) :
+		      migrate_batch(batch, chunk);
 	ferry_copy_close(&chunk->copy);
-	ferry_pool_drain(&chunk->pool);
+	ferry_pool_drain(&chunk->pools[0]);
+	ferry_pool_drain(&chunk->pools[1]);
 	kmem_cache_free(chunk_cache, chunk);
 	return ret;
 }

@@ -26,13 +26,14 @@
 #define BLOCK_ORDER_MIN 3
 
 /**
- * ferry_pool_begin() - begin with a request
- * @pool: its pool, which is empty
+ * ferry_pool_begin() - begin with a request or another node
+ * @pool: a pool, which is empty
  */
 void ferry_pool_begin(struct ferry_pool *pool)
 {
 	pool->node = NUMA_NO_NODE;
 	pool->dry = false;
+	pool->vacated = 0;
 }
 
 /**
@@ -84,6 +85,43 @@ static void fill_blocks(struct ferry_pool *pool, unsigned int nr)
 	}
 }
 
+/* Take single pages until there are @nr or no more can be had. */
+static void fill_pages(struct ferry_pool *pool, unsigned int nr, gfp_t gfp)
+{
+	while (pool->nr < nr) {
+		/* Fills the empty places and returns how many are filled. */
+		unsigned long got = ferry_alloc_bulk(gfp, pool->node, nr,
+						     pool->pages);
+		unsigned int had = pool->nr;
+
+		pool->nr = drop_strangers(pool, got);
+		if (pool->nr == had)
+			break;
+	}
+}
+
+/* What is taken from the node by whatever means is no longer owed. */
+static void repay(struct ferry_pool *pool, unsigned int had)
+{
+	pool->vacated -= min(pool->vacated, pool->nr - had);
+}
+
+/*
+ * Take back pages that this request has freed on the node. The allocator holds
+ * them, but where the node is full it keeps them for its watermarks, and does
+ * not even count those that wait in the lists of a CPU. So watermarks are
+ * ignored, for no more pages than have been freed: the node's reserve does not
+ * become smaller than it was before the request.
+ */
+static void take_back(struct ferry_pool *pool, unsigned int nr)
+{
+	const unsigned int had = pool->nr;
+
+	fill_pages(pool, min(nr, had + pool->vacated),
+		   (FERRY_GFP & ~__GFP_RECLAIM) | __GFP_MEMALLOC);
+	repay(pool, had);
+}
+
 /**
  * ferry_pool_fill() - have a number of pages on a node ready
  * @pool: the pool; pages of another node are given back first
@@ -94,27 +132,24 @@ static void fill_blocks(struct ferry_pool *pool, unsigned int nr)
  */
 void ferry_pool_fill(struct ferry_pool *pool, int node, unsigned int nr)
 {
-	gfp_t gfp = FERRY_GFP;
+	unsigned int had;
 
 	if (pool->node != node) {
 		ferry_pool_drain(pool);
+		ferry_pool_begin(pool);
 		pool->node = node;
-		pool->dry = false;
 	}
-	if (pool->dry)
-		gfp &= ~__GFP_RECLAIM;
-	else
+	had = pool->nr;
+	if (!pool->dry)
 		fill_blocks(pool, nr);
-
-	while (pool->nr < nr) {
-		/* Fills the empty places and returns how many are filled. */
-		unsigned long got = ferry_alloc_bulk(gfp, node, nr, pool->pages);
-		unsigned int had = pool->nr;
-
-		pool->nr = drop_strangers(pool, got);
-		if (pool->nr == had) {
-			pool->dry = true;
-			break;
-		}
+	fill_pages(pool, nr, FERRY_GFP & ~__GFP_RECLAIM);
+	repay(pool, had);
+	if (pool->vacated)
+		take_back(pool, nr);
+	if (pool->nr < nr && !pool->dry) {
+		had = pool->nr;
+		fill_pages(pool, nr, FERRY_GFP);
+		pool->dry = pool->nr < nr;
+		repay(pool, had);
 	}
 }

@@ -43,6 +43,7 @@
 #define FERRY_FEATURE_HELD	(1ULL << 6) /* FERRY_QUERY_HELD */
 #define FERRY_FEATURE_COPY_PARALLEL (1ULL << 7) /* there are workers to copy */
 #define FERRY_FEATURE_COPY_DMA	(1ULL << 8) /* there is a DMA channel now */
+#define FERRY_FEATURE_EXCHANGE	(1ULL << 9) /* FERRY_MIGRATE_EXCHANGE */
 
 /* Words of ferry_ioc_info.nodes: one bit for each node index, 1024 at most. */
 #define FERRY_NODE_WORDS 16
@@ -137,6 +138,15 @@ struct ferry_ioc_result {
  * CAP_SYS_NICE (EPERM otherwise). Without it such pages count as busy.
  */
 #define FERRY_MIGRATE_SHARED (1U << 0)
+/*
+ * Exchange memory between two nodes that have next to none free. The ranges
+ * have at most two targets (EINVAL otherwise) and are worked on in turns, a
+ * chunk to the one, a chunk to the other; the pages that one turn frees are
+ * taken for the next. So it is enough if one of the nodes has a chunk's worth
+ * of free memory; with less, turns become as short. Ranges with the same target
+ * keep their order; of two that overlap, either target may come out.
+ */
+#define FERRY_MIGRATE_EXCHANGE (1U << 1)
 
 /*
  * ferry_ioc_migrate.copy_mode: who copies pages. The caller waits for the copy
@@ -174,7 +184,7 @@ enum ferry_copy_mode {
  *
  * Returns the number of pages now on their target that were not before (moved
  * and populated; 0 is success), or -errno when the batch was refused:
- * E2BIG, EINVAL (flags, alignment, a range that ends beyond user space, length
+ * E2BIG, EINVAL (flags, targets, alignment, a range that ends beyond user space, length
  * 0, no ranges, too many ranges or bytes), EFAULT (a pointer), ENODEV (a node
  * without memory), EACCES (a node outside the caller's cpuset), EPERM
  * (FERRY_MIGRATE_SHARED; wrong mm), ENOMEM. A refused batch has moved nothing.

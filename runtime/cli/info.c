@@ -58,9 +58,9 @@ const char *info_huge(enum huge_system system)
 
 const char *info_feature(int bit)
 {
-	static const char *const names[] = {"migrate",  "query",         "uring",
-					    "populate", "batched-flush", "scan",
-					    "held",     "copy-parallel", "copy-dma"};
+	static const char *const names[] = {
+		"migrate", "query", "uring",         "populate", "batched-flush",
+		"scan",    "held",  "copy-parallel", "copy-dma", "exchange"};
 
 	return bit < (int)(sizeof(names) / sizeof(names[0])) ? names[bit] : NULL;
 }

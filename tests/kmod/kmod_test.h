@@ -112,7 +112,7 @@ size_t kt_bad(const void *addr, size_t len, uint64_t seed);
 /* kt_fill() with the calling thread's new pages on @node. */
 void kt_fill_on(void *addr, size_t len, int node, uint64_t seed);
 
-/* Takes most of a node in huge pages, a byte each, which is quickest. */
+/* Takes a node in huge pages, a byte each, down to some @leave free bytes. */
 void kt_take_node(int node, size_t leave);
 
 /* Can the kernel read or write one byte here for us? Writing stores a 0. */

@@ -409,7 +409,7 @@ static void make_query(struct fz_request *req, struct fz_rng *rng)
 	struct ferry_ioc_query *arg = &req->query;
 	uint64_t need;
 
-	*arg = (struct ferry_ioc_query){.mode = (uint32_t)fz_below(rng, 2)};
+	*arg = (struct ferry_ioc_query){.mode = (uint32_t)fz_below(rng, 3)};
 	some_range(rng, &arg->addr, &arg->len);
 	if (arg->mode == FERRY_QUERY_COUNTS) {
 		arg->nr_nodes = 1 + (uint32_t)fz_below(rng, 8);
@@ -420,7 +420,7 @@ static void make_query(struct fz_request *req, struct fz_rng *rng)
 	if (fz_once_in(rng, 30))
 		arg->flags = 1U << fz_below(rng, 32);
 	if (fz_once_in(rng, 30))
-		arg->mode = (uint32_t)fz_below(rng, 4);
+		arg->mode = (uint32_t)fz_below(rng, 5);
 	if (fz_once_in(rng, 30))
 		arg->nr_nodes = (uint32_t)fz_below(rng, 3) * 1023;
 
@@ -429,7 +429,7 @@ static void make_query(struct fz_request *req, struct fz_rng *rng)
 	else
 		need = granules(arg->addr, arg->len, arg->granule_bytes) * arg->nr_nodes *
 		       4;
-	if (arg->mode == FERRY_QUERY_PAGES)
+	if (arg->mode != FERRY_QUERY_COUNTS)
 		need = arg->len / 4096 * 2;
 	if (need > FZ_BUFFER) { /* of a spoilt range; no room for so much anyway */
 		req->must |= FZ_SET(ENOSPC);
@@ -447,9 +447,9 @@ static void make_query(struct fz_request *req, struct fz_rng *rng)
 	}
 
 	judge_extent(req, arg->addr, arg->len);
-	if (arg->flags || arg->mode > FERRY_QUERY_COUNTS)
+	if (arg->flags || arg->mode > FERRY_QUERY_HELD)
 		req->must |= FZ_SET(EINVAL);
-	if (arg->mode == FERRY_QUERY_PAGES && (arg->nr_nodes || arg->granule_bytes))
+	if (arg->mode != FERRY_QUERY_COUNTS && (arg->nr_nodes || arg->granule_bytes))
 		req->must |= FZ_SET(EINVAL);
 	if (arg->mode == FERRY_QUERY_COUNTS &&
 	    (!arg->nr_nodes || arg->nr_nodes > 1024 || arg->granule_bytes < 4096 ||

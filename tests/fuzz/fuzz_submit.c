@@ -152,7 +152,15 @@ static void check_query(const struct fz_request *req)
 	const struct ferry_ioc_query *arg = &req->query;
 	const uint64_t pages = arg->len / kt.page;
 
-	if (arg->mode == FERRY_QUERY_PAGES) {
+	if (arg->mode == FERRY_QUERY_HELD) {
+		const int16_t *held = (const int16_t *)req->out;
+
+		for (uint64_t i = 0; i < pages; i++)
+			KT_EXPECT(held[i] == FERRY_QUERY_HOLE || held[i] == 0 ||
+					  held[i] == 1,
+				  "page %llu is held %d times", (unsigned long long)i,
+				  held[i]);
+	} else if (arg->mode == FERRY_QUERY_PAGES) {
 		const int16_t *node = (const int16_t *)req->out;
 
 		uint64_t i = 0;

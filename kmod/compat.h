@@ -8,6 +8,7 @@
 #define FERRY_COMPAT_H
 
 #include <linux/gfp.h>
+#include <linux/io_uring_types.h>
 #include <linux/mm.h>
 #include <linux/nodemask.h>
 #include <linux/page_idle.h>
@@ -29,16 +30,28 @@
 #define VM_DROPPABLE VM_NONE
 #endif
 
-/*
- * The command area of the SQE. The kernel keeps a copy of it when it hands the
- * request to io-wq, and both forms then point to that copy.
- */
+/* The command area of the SQE; see ferry_uring_has_copy(). */
 static inline const void *ferry_uring_payload(struct io_uring_cmd *cmd)
 {
 #ifdef FERRY_HAVE_URING_SQE_CMD
 	return io_uring_sqe_cmd(cmd->sqe);
 #else
 	return cmd->cmd;
+#endif
+}
+
+/*
+ * In a worker, does the payload lie in a copy of the SQE? Kernels that point to
+ * the SQE make that copy in time only if the command goes to a worker at once
+ * (IOSQE_ASYNC). All others are first attempted by the submitter, links too:
+ * what they follow completes in task work.
+ */
+static inline bool ferry_uring_has_copy(struct io_uring_cmd *cmd)
+{
+#ifdef FERRY_HAVE_URING_SQE_CMD
+	return cmd_to_io_kiocb(cmd)->flags & REQ_F_FORCE_ASYNC;
+#else
+	return true;
 #endif
 }
 

@@ -10,20 +10,38 @@
  * or the process is killed, the worker gets a signal and stops at the next
  * chunk.
  *
- * Locking: none.
+ * Some kernels, 6.12 among them, go on pointing to the SQE in the ring, where
+ * another command may be by then. So the first attempt saves the command area
+ * in the command's own room.
+ *
+ * Locking: none; a command is issued by one task at a time.
  */
+#include <linux/build_bug.h>
 #include <linux/errno.h>
 #include <linux/fs.h>
 
 #include "compat.h"
 #include "ferry.h"
 
-static int run(struct io_uring_cmd *cmd)
+static struct ferry_uring_cmd *saved(struct io_uring_cmd *cmd)
+{
+	BUILD_BUG_ON(sizeof(struct ferry_uring_cmd) > sizeof(cmd->pdu));
+	return (struct ferry_uring_cmd *)cmd->pdu;
+}
+
+static void save(struct io_uring_cmd *cmd)
 {
 	const struct ferry_uring_cmd *in = ferry_uring_payload(cmd);
-	const u64 arg = READ_ONCE(in->arg);
 
-	if (READ_ONCE(in->reserved))
+	saved(cmd)->arg = READ_ONCE(in->arg);
+	saved(cmd)->reserved = READ_ONCE(in->reserved);
+}
+
+static int run(struct io_uring_cmd *cmd)
+{
+	const u64 arg = saved(cmd)->arg;
+
+	if (saved(cmd)->reserved)
 		return -EINVAL;
 	switch (cmd->cmd_op) {
 	case FERRY_IOC_MIGRATE:
@@ -49,6 +67,8 @@ static int run(struct io_uring_cmd *cmd)
  */
 int ferry_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
+	if ((issue_flags & IO_URING_F_NONBLOCK) || ferry_uring_has_copy(cmd))
+		save(cmd);
 	if (issue_flags & IO_URING_F_NONBLOCK)
 		return -EAGAIN;
 	ferry_uring_done(cmd, run(cmd), issue_flags);

@@ -153,6 +153,44 @@ static void submit_does_not_block(void)
 
 enum { MANY = 64, MANY_PAGES = 16 };
 
+/*
+ * A command's place in the submission queue is taken by others long before a
+ * worker comes to the command: each must be carried out as it was submitted.
+ */
+static void places_taken_anew(void)
+{
+	size_t part = MANY_PAGES * kt.page, len = MANY * part;
+	char *mem = kt_alloc_on(len, kt.ddr, SEED);
+	struct kt_request *req = calloc(MANY, sizeof(*req));
+	struct io_uring ring;
+	uint64_t data;
+
+	KT_REQUIRE(req, "calloc");
+	kt_ring_init(&ring, 2, 0);
+	for (int round = 0; round < 8; round++) {
+		int to = round % 2 ? kt.ddr : kt.hbm;
+
+		for (size_t i = 0; i < MANY; i++) {
+			struct io_uring_sqe *sqe;
+
+			kt_request_init(&req[i], mem + i * part, part, to);
+			sqe = kt_ring_cmd(&ring, kt.fd, FERRY_IOC_MIGRATE, &req[i].arg,
+					  i);
+			if (i % 4 == 0)
+				sqe->flags |= IOSQE_ASYNC;
+			KT_REQUIRE(io_uring_submit(&ring) == 1, "io_uring_submit failed");
+		}
+		for (int i = 0; i < MANY; i++)
+			KT_EXPECT_EQ(kt_ring_wait(&ring, &data), MANY_PAGES);
+		for (size_t i = 0; i < MANY; i++)
+			KT_EXPECT_RESULT(&req[i].result, .moved = MANY_PAGES);
+		KT_EXPECT_ON(mem, len, to);
+		KT_EXPECT_DATA(mem, len, SEED);
+	}
+	free(req);
+	io_uring_queue_exit(&ring);
+}
+
 /* Many at a time, each completing once with its own count. */
 static void many(unsigned int ring_flags)
 {
@@ -275,10 +313,15 @@ static void cancel(void)
 }
 
 static const struct kt_case cases[] = {
-	KT_CASE(migrate),        KT_CASE(query),
-	KT_CASE(errors),         KT_CASE(submit_does_not_block),
-	KT_CASE(many_in_flight), KT_CASE(polled_submission),
-	KT_CASE(chain),          KT_CASE(cancel),
+	KT_CASE(migrate),
+	KT_CASE(query),
+	KT_CASE(errors),
+	KT_CASE(submit_does_not_block),
+	KT_CASE(many_in_flight),
+	KT_CASE(polled_submission),
+	KT_CASE(chain),
+	KT_CASE(cancel),
+	KT_CASE(places_taken_anew),
 };
 
 KT_MAIN(cases)

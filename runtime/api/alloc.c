@@ -26,6 +26,8 @@ static enum region_kind configured_kind(const struct config *config, size_t size
 		return REGION_INTERLEAVE;
 	case POLICY_THRESHOLD:
 		return size >= config->min_size ? REGION_HBM : REGION_DDR;
+	case POLICY_AUTO:
+		return REGION_AUTO;
 	case POLICY_DDR:
 		break;
 	}

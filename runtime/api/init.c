@@ -4,7 +4,10 @@
  */
 #include "api/runtime.h"
 
+#include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +15,7 @@
 #include <ferry/ferry.h>
 
 #include "heap/region.h"
+#include "policy/auto.h"
 
 #define TEXT_(number) #number
 #define TEXT(number)  TEXT_(number)
@@ -29,9 +33,38 @@ static void say_no_hbm(void)
 		fprintf(stderr, "ferry: this machine has no HBM; all memory is DDR\n");
 }
 
+__attribute__((format(printf, 1, 2))) static void say(const char *format, ...)
+{
+	char line[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(line, sizeof(line), format, args);
+	va_end(args);
+	fprintf(stderr, "ferry: %s\n", line);
+}
+
+static void start_auto(void)
+{
+	const char *said = getenv("FERRY_SAID_NO_SAMPLER");
+	const struct auto_options options = {
+		.config = runtime.config,
+		.topology = runtime.topology,
+		.say = say,
+		.said_no_sampler = said && !strcmp(said, "1"),
+	};
+	int err = pthread_atfork(NULL, NULL, auto_fork_child) ? -ENOMEM
+							      : auto_start(&options);
+
+	if (err)
+		say("policy auto: no thread: %s; memory stays where it is first touched",
+		    strerror(-err));
+}
+
 static void init(void)
 {
 	const char *error = NULL;
+	bool has_hbm;
 	int err;
 
 	runtime.config = config_get(&error);
@@ -41,7 +74,8 @@ static void init(void)
 		fprintf(stderr, "ferry: %s\n", error);
 		return;
 	}
-	if (!node_set_count(&runtime.topology->tier[FERRY_TIER_HBM]))
+	has_hbm = node_set_count(&runtime.topology->tier[FERRY_TIER_HBM]) > 0;
+	if (!has_hbm)
 		say_no_hbm();
 	huge_init(runtime.config->huge);
 	err = region_init(runtime.topology, runtime.config->hbm_limit);
@@ -52,6 +86,8 @@ static void init(void)
 			"all memory\n",
 			strerror(-err));
 	usable = true;
+	if (runtime.config->policy == POLICY_AUTO && has_hbm && !err)
+		start_auto();
 }
 
 const struct runtime *runtime_get(void)

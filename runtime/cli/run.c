@@ -6,6 +6,7 @@
  */
 #include "cli/cli.h"
 #include "cli/program.h"
+#include "fault/sampler.h"
 #include "policy/config.h"
 #include "topology/topology.h"
 
@@ -34,10 +35,12 @@ static const char help[] =
 	"      ddr         all of it to DDR\n"
 	"      interleave  page by page over DDR and HBM\n"
 	"      threshold   to HBM what is allocated in pieces of at least --min-size\n"
+	"      auto        moves what is hot to HBM and what is cold to DDR as it runs\n"
 	"  --min-size SIZE    threshold's least size, and the least private anonymous\n"
 	"                     mmap(2) that is placed at all                 (1M)\n"
 	"                     threshold takes 16K or more\n"
 	"  --hbm-limit SIZE   most HBM that each process takes              (no limit)\n"
+	"  --overhead PERCENT most of a CPU that auto takes to find what is hot    (1)\n"
 	"  --hbm-nodes NODES  these nodes are the HBM: \"1\", \"2-3\", \"!0\"; \"\" for "
 	"none\n"
 	"                     (found by bandwidth, see ferry info)\n"
@@ -52,8 +55,8 @@ static const char help[] =
 	"SIZE is a number of bytes, or one with a suffix K, M, G or T (powers of 1024).\n"
 	"Each option sets an environment variable, which is used where the option is "
 	"not\n"
-	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_HBM_LIMIT, FERRY_HBM_NODES,\n"
-	"FERRY_HUGE, FERRY_STATS.\n"
+	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_HBM_LIMIT, FERRY_OVERHEAD,\n"
+	"FERRY_HBM_NODES, FERRY_HUGE, FERRY_STATS.\n"
 	"Programs that PROGRAM starts inherit them.\n"
 	"\n"
 	"Exit status: PROGRAM's; 127 if it is not found, 126 if it cannot be executed,\n"
@@ -70,6 +73,7 @@ static const struct {
 	{"policy", "FERRY_POLICY", required_argument},
 	{"min-size", "FERRY_MIN_SIZE", required_argument},
 	{"hbm-limit", "FERRY_HBM_LIMIT", required_argument},
+	{"overhead", "FERRY_OVERHEAD", required_argument},
 	{"hbm-nodes", "FERRY_HBM_NODES", required_argument},
 	{"huge", "FERRY_HUGE", required_argument},
 	{"stats", "FERRY_STATS", no_argument},
@@ -169,6 +173,21 @@ static void say_without_huge(enum huge_mode mode)
 	setenv("FERRY_SAID_NO_HUGE", "1", 1);
 }
 
+/* Says once that `auto` cannot see what is accessed; the libraries then say nothing. */
+static void say_without_sampler(enum policy_kind policy)
+{
+	const char *why;
+
+	if (policy != POLICY_AUTO || getenv("FERRY_SAID_NO_HBM") ||
+	    getenv("FERRY_SAID_NO_SAMPLER") || strcmp(sampler_name(&why), "none") != 0)
+		return;
+	fail(0, "run",
+	     "policy auto: nothing tells what is accessed (%s); memory stays where it is "
+	     "first touched",
+	     why);
+	setenv("FERRY_SAID_NO_SAMPLER", "1", 1);
+}
+
 /* Checks the whole environment, that is the options and what was there before. */
 static int check_environment(void)
 {
@@ -184,6 +203,7 @@ static int check_environment(void)
 		return fail(EXIT_USAGE, "run", "%s", error);
 	say_without_hbm(config.policy, &topology);
 	say_without_huge(config.huge);
+	say_without_sampler(config.policy);
 	return 0;
 }
 

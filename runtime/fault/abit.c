@@ -14,6 +14,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -24,10 +25,10 @@
 
 #include "fault/sampler.h"
 
-#define FLUSH_BYTES (64 * PAGE_BYTES)
+#define FLUSH_BYTES (40 * PAGE_BYTES)
 
-/* Blocks that one call of the module answers, so that their rows fit a stack. */
-#define CALL_BLOCKS 1024
+/* Rows that one call of the module answers, so that they fit a stack. */
+#define CALL_ROWS ((size_t)1024)
 
 /* Out of the way of what programs number themselves. */
 #define FD_LEAST 500
@@ -119,16 +120,17 @@ static int abit_open(const char **why)
 
 /* ---- sampling ------------------------------------------------------------ */
 
-static int scan(uintptr_t addr, size_t len, uint32_t flags, struct ferry_scan_row *row)
+static int scan(uintptr_t addr, size_t len, size_t granule, uint32_t flags,
+		struct ferry_scan_row *row)
 {
 	struct ferry_ioc_scan arg = {
 		.size = sizeof(arg),
 		.flags = flags,
 		.addr = addr,
 		.len = len,
-		.granule_bytes = BLOCK_BYTES,
+		.granule_bytes = granule,
 		.out = (uintptr_t)row,
-		.out_bytes = len / BLOCK_BYTES * sizeof(*row),
+		.out_bytes = CALL_ROWS * sizeof(*row),
 	};
 
 	while (ioctl(abit.fd, FERRY_IOC_SCAN, &arg))
@@ -137,29 +139,119 @@ static int scan(uintptr_t addr, size_t len, uint32_t flags, struct ferry_scan_ro
 	return 0;
 }
 
-/* Clears the bits of a span, or reads them into @out. */
-static int scan_span(const struct span *span, uint32_t flags, struct sample *out)
+/* The end of @rows rows of @granule bytes from @addr on, or @end if that comes first. */
+static uintptr_t rows_end(uintptr_t addr, size_t rows, size_t granule, uintptr_t end)
 {
-	struct ferry_scan_row row[CALL_BLOCKS];
+	uintptr_t last = (addr & ~(granule - 1)) + rows * granule;
+
+	return last < end ? last : end;
+}
+
+static bool is_huge(const struct ferry_scan_row *row)
+{
+	return row->huge == GRANULE_BYTES / PAGE_BYTES;
+}
+
+/*
+ * Clears the bits of a span. Notes in the sample of each granule's first block
+ * whether a huge page maps all of it: then one row will do for it.
+ */
+static int clear_span(const struct span *span, struct sample *out)
+{
+	struct ferry_scan_row row[CALL_ROWS];
 	uintptr_t addr = span->start;
 
 	while (addr < span->end) {
-		size_t len = span->end - addr;
-		int err;
+		uintptr_t end = rows_end(addr, CALL_ROWS, GRANULE_BYTES, span->end);
+		int err = scan(addr, end - addr, GRANULE_BYTES, 0, row);
 
-		if (len > CALL_BLOCKS * BLOCK_BYTES)
-			len = CALL_BLOCKS * BLOCK_BYTES;
-		err = scan(addr, len, flags, row);
 		if (err)
 			return err;
-		for (size_t i = 0; out && i < len / BLOCK_BYTES; i++)
+		for (size_t i = 0; addr < end; i++) {
+			uintptr_t next = rows_end(addr, 1, GRANULE_BYTES, end);
+
+			out->huge = is_huge(&row[i]);
+			out += (next - addr) / BLOCK_BYTES;
+			addr = next;
+		}
+	}
+	return 0;
+}
+
+/* Reads blocks that small pages may map: [addr, end). */
+static int read_blocks(uintptr_t addr, uintptr_t end, struct sample *out)
+{
+	struct ferry_scan_row row[CALL_ROWS];
+
+	while (addr < end) {
+		uintptr_t stop = rows_end(addr, CALL_ROWS, BLOCK_BYTES, end);
+		int err = scan(addr, stop - addr, BLOCK_BYTES, FERRY_SCAN_PEEK, row);
+
+		if (err)
+			return err;
+		for (size_t i = 0; addr < stop; i++, addr += BLOCK_BYTES)
 			*out++ = (struct sample){
 				.present = (uint8_t)row[i].present,
 				.watched = (uint8_t)row[i].present,
 				.accessed = (uint8_t)row[i].accessed,
 				.huge = (uint8_t)row[i].huge,
 			};
-		addr += len;
+	}
+	return 0;
+}
+
+/* Reads whole granules that are huge pages, if they still are. */
+static int read_huge(uintptr_t addr, uintptr_t end, struct sample *out)
+{
+	struct ferry_scan_row row[CALL_ROWS];
+
+	while (addr < end) {
+		uintptr_t stop = rows_end(addr, CALL_ROWS, GRANULE_BYTES, end);
+		int err = scan(addr, stop - addr, GRANULE_BYTES, FERRY_SCAN_PEEK, row);
+
+		for (size_t i = 0; addr < stop && !err; i++, addr += GRANULE_BYTES) {
+			const size_t pages = BLOCK_BYTES / PAGE_BYTES;
+			struct sample sample = {
+				.present = pages,
+				.watched = pages,
+				.accessed = row[i].accessed ? pages : 0,
+				.huge = pages,
+			};
+
+			if (is_huge(&row[i]))
+				for (size_t k = 0; k < GRANULE_BYTES / BLOCK_BYTES; k++)
+					out[k] = sample;
+			else
+				err = read_blocks(addr, addr + GRANULE_BYTES, out);
+			out += GRANULE_BYTES / BLOCK_BYTES;
+		}
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+/* Reads a span's bits into @out, where clear_span() has left its notes. */
+static int read_span(const struct span *span, struct sample *out)
+{
+	uintptr_t addr = span->start;
+
+	while (addr < span->end) {
+		const struct sample *note = out;
+		uintptr_t end = addr;
+		int err;
+
+		do {
+			uintptr_t next = rows_end(end, 1, GRANULE_BYTES, span->end);
+
+			note += (next - end) / BLOCK_BYTES;
+			end = next;
+		} while (end < span->end && note->huge == out->huge);
+		err = out->huge ? read_huge(addr, end, out) : read_blocks(addr, end, out);
+		if (err)
+			return err;
+		out += (end - addr) / BLOCK_BYTES;
+		addr = end;
 	}
 	return 0;
 }
@@ -182,16 +274,19 @@ static void wait_ns(uint64_t ns)
 static int abit_sample(const struct span *span, size_t n, uint64_t window_ns,
 		       struct sample *out)
 {
+	struct sample *at = out;
 	int err = 0;
 
-	for (size_t i = 0; i < n && !err; i++)
-		err = scan_span(&span[i], 0, NULL);
+	for (size_t i = 0; i < n && !err; i++) {
+		err = clear_span(&span[i], at);
+		at += (span[i].end - span[i].start) / BLOCK_BYTES;
+	}
 	if (err)
 		return err;
 	flush_tlbs();
 	wait_ns(window_ns);
 	for (size_t i = 0; i < n && !err; i++) {
-		err = scan_span(&span[i], FERRY_SCAN_PEEK, out);
+		err = read_span(&span[i], out);
 		out += (span[i].end - span[i].start) / BLOCK_BYTES;
 	}
 	return err;

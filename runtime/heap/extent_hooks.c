@@ -173,15 +173,15 @@ static bool extent_merge(extent_hooks_t *hooks, void *addr_a, size_t size_a, voi
 extent_hooks_t *extent_hooks(enum region_kind kind, bool strict)
 {
 	static struct kind_hooks preferred[REGION_KINDS] = {
-		{HOOKS, REGION_DDR, false},
-		{HOOKS, REGION_HBM, false},
-		{HOOKS, REGION_INTERLEAVE, false},
+		{HOOKS, REGION_DDR, false},        {HOOKS, REGION_HBM, false},
+		{HOOKS, REGION_INTERLEAVE, false}, {HOOKS, REGION_AUTO, false},
 		{HOOKS, REGION_METADATA, false},
 	};
 	static struct kind_hooks strict_hooks[REGION_PLACED] = {
 		{HOOKS, REGION_DDR, true},
 		{HOOKS, REGION_HBM, true},
 		{HOOKS, REGION_INTERLEAVE, true},
+		{HOOKS, REGION_AUTO, true},
 	};
 
 	return &(strict ? strict_hooks : preferred)[kind].hooks;

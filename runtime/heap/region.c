@@ -56,7 +56,11 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
  * interleaved byte can count as so many of them as are HBM: exact in any cut.
  */
 static uint64_t hbm_units, hbm_units_limit = UINT64_MAX;
+static unsigned int hbm_units_byte; /* units of a byte of HBM */
 static size_t overflow_bytes;
+
+/* What REGION_AUTO may still open as HBM; under the lock. */
+static uint64_t auto_hbm_left;
 
 static bool has_policy; /* never changes after region_init() */
 static uint64_t memory_bytes;
@@ -109,6 +113,16 @@ static int try_policies(void)
 	return err;
 }
 
+static uint64_t tier_bytes(const struct topology *topology, enum ferry_tier tier)
+{
+	uint64_t bytes = 0;
+
+	for (int i = 0; i < topology->node_count; i++)
+		if (topology->node[i].tier == (int)tier)
+			bytes += topology->node[i].total_bytes;
+	return bytes;
+}
+
 int region_init(const struct topology *topology, uint64_t hbm_limit)
 {
 	const struct node_set *ddr = &topology->tier[FERRY_TIER_DDR];
@@ -126,6 +140,14 @@ int region_init(const struct topology *topology, uint64_t hbm_limit)
 	for (size_t i = 0; i < NODE_SET_WORDS; i++)
 		interleave->nodes.word[i] = ddr->word[i] | hbm->word[i];
 
+	regions[REGION_AUTO].mode = MPOL_PREFERRED_MANY;
+	regions[REGION_AUTO].nodes = *ddr;
+	auto_hbm_left = hbm_limit;
+	if (auto_hbm_left > tier_bytes(topology, FERRY_TIER_HBM))
+		auto_hbm_left = tier_bytes(topology, FERRY_TIER_HBM);
+	auto_hbm_left /= 2;
+
+	hbm_units_byte = count;
 	regions[REGION_HBM].hbm_weight = has_policy ? count : 0;
 	interleave->hbm_weight = hbm_count;
 	hbm_units_limit = hbm_limit > UINT64_MAX / count ? UINT64_MAX : hbm_limit * count;
@@ -202,6 +224,14 @@ static bool reserve(enum region_kind kind, size_t need)
 	return true;
 }
 
+/* REGION_AUTO's memory is HBM's as long as that lasts. */
+static void prefer_hbm(uintptr_t start, size_t size)
+{
+	if (size <= auto_hbm_left &&
+	    !region_apply_policy((void *)start, size, REGION_HBM, 0))
+		auto_hbm_left -= size;
+}
+
 /* Opens @size bytes more of the latest reservation. */
 static bool open_bytes(struct region *region, size_t size)
 {
@@ -210,6 +240,8 @@ static bool open_bytes(struct region *region, size_t size)
 	/* First the entry in the set, so that nothing need be undone. */
 	if (!size || range_set_reserve(&region->free, 1))
 		return false;
+	if (region == &regions[REGION_AUTO])
+		prefer_hbm(start, size);
 	if (mprotect((void *)start, size, PROT_READ | PROT_WRITE))
 		return false;
 	region->opened += size;
@@ -480,6 +512,36 @@ void region_uncharge(enum region_kind kind, size_t bytes)
 	regions[kind].charged_bytes -= bytes;
 	uncharge_units(kind, bytes);
 	pthread_mutex_unlock(&lock);
+}
+
+uint64_t region_hbm_bytes(void)
+{
+	uint64_t bytes;
+
+	pthread_mutex_lock(&lock);
+	bytes = hbm_units_byte ? hbm_units / hbm_units_byte : 0;
+	pthread_mutex_unlock(&lock);
+	return bytes;
+}
+
+size_t region_spans(enum region_kind kind, struct span *out, size_t max)
+{
+	size_t n = 0;
+
+	pthread_mutex_lock(&lock);
+	for (int i = 0; i < reservation_count; i++) {
+		struct span span = {reservations[i].start, reservations[i].end};
+
+		if (reservations[i].kind != kind)
+			continue;
+		if (span.end == regions[kind].reserved_end)
+			span.end = regions[kind].opened;
+		if (n < max)
+			out[n] = span;
+		n++;
+	}
+	pthread_mutex_unlock(&lock);
+	return n;
 }
 
 void region_usage(struct region_usage *out)

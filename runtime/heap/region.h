@@ -22,6 +22,10 @@
  *   HBM         MPOL_PREFERRED_MANY over the HBM nodes: the kernel takes the
  *               one nearest to the touching CPU and goes on to others when full
  *   INTERLEAVE  MPOL_INTERLEAVE over the nodes of both tiers
+ *   AUTO        what is opened first as HBM, until half of the HBM that may be
+ *               used is opened; the rest as DDR. Pages are moved later: to have
+ *               any policy is what makes NUMA balancing leave them where they
+ *               are, whichever tier it prefers
  * Without HBM there is nothing to choose, and the regions have no policy.
  *   METADATA    jemalloc's own: no policy, and no huge pages, because each
  *               arena has a granule of it and uses some pages of that
@@ -56,6 +60,7 @@ enum region_kind {
 	REGION_DDR,
 	REGION_HBM,
 	REGION_INTERLEAVE,
+	REGION_AUTO,
 	REGION_PLACED, /* the number of those above */
 	REGION_METADATA = REGION_PLACED,
 	REGION_KINDS
@@ -121,6 +126,13 @@ int region_discard(void *addr, size_t size);
  */
 void region_guard(void (*hold)(const void *addr, size_t size), void (*let_go)(void));
 
+/*
+ * Where a region's memory is: fills in up to @max spans, in no order, free parts
+ * included; how many there are.
+ */
+struct span;
+size_t region_spans(enum region_kind kind, struct span *out, size_t max);
+
 /* The region an address is in; -1: in none. Lock-free. */
 int region_of(const void *addr);
 
@@ -137,6 +149,9 @@ void region_uncharge(enum region_kind kind, size_t bytes);
  */
 int region_apply_policy(void *addr, size_t len, enum region_kind kind,
 			unsigned int flags);
+
+/* What counts against the HBM limit now, in bytes. */
+uint64_t region_hbm_bytes(void);
 
 struct region_usage {
 	size_t used_bytes[REGION_KINDS];     /* cut out of each region */

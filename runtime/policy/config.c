@@ -16,6 +16,7 @@ static const char *const policy_names[] = {
 	[POLICY_HBM] = "hbm",
 	[POLICY_INTERLEAVE] = "interleave",
 	[POLICY_THRESHOLD] = "threshold",
+	[POLICY_AUTO] = "auto",
 };
 
 static const char *const engine_names[] = {
@@ -36,6 +37,7 @@ static const struct config defaults = {
 	.min_size = (size_t)1 << 20,
 	.hbm_limit = UINT64_MAX,
 	.engine = ENGINE_AUTO,
+	.overhead = 1,
 };
 
 #define SIZE_ALLOWED "a number of bytes, or one with a suffix K, M, G or T"
@@ -88,10 +90,10 @@ static int find_name(const char *text, const char *const names[], int count)
 
 static const char *set_policy(struct config *config, const char *value)
 {
-	int found = find_name(value, policy_names, POLICY_THRESHOLD + 1);
+	int found = find_name(value, policy_names, POLICY_AUTO + 1);
 
 	if (found < 0)
-		return "ddr, hbm, interleave or threshold";
+		return "ddr, hbm, interleave, threshold or auto";
 	config->policy = (enum policy_kind)found;
 	return NULL;
 }
@@ -138,6 +140,17 @@ static const char *set_engine(struct config *config, const char *value)
 	return NULL;
 }
 
+static const char *set_overhead(struct config *config, const char *value)
+{
+	uint64_t percent;
+
+	if (!*value || value[strspn(value, "0123456789")] ||
+	    config_parse_size(value, &percent) || percent < 1 || percent > 100)
+		return "a whole number of percent from 1 to 100";
+	config->overhead = (unsigned int)percent;
+	return NULL;
+}
+
 static const char *set_stats(struct config *config, const char *value)
 {
 	if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
@@ -153,7 +166,7 @@ static const struct {
 	{"FERRY_POLICY", set_policy},       {"FERRY_MIN_SIZE", set_min_size},
 	{"FERRY_HBM_LIMIT", set_hbm_limit}, {"FERRY_HBM_NODES", set_hbm_nodes},
 	{"FERRY_HUGE", set_huge},           {"FERRY_ENGINE", set_engine},
-	{"FERRY_STATS", set_stats},
+	{"FERRY_STATS", set_stats},         {"FERRY_OVERHEAD", set_overhead},
 };
 
 /* Like getenv(3), which may not work yet. */

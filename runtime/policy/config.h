@@ -3,10 +3,12 @@
  * What the environment asks of Ferry, parsed and checked in one place for the
  * library, the preload library and the command.
  *
- *   FERRY_POLICY     ddr | hbm | interleave | threshold      (default ddr)
+ *   FERRY_POLICY     ddr | hbm | interleave | threshold | auto (default ddr)
  *   FERRY_MIN_SIZE   SIZE: threshold's least size that goes to HBM, and the
  *                    least private anonymous mmap that is placed (1M);
  *                    threshold takes 16K or more
+ *   FERRY_OVERHEAD   1 to 100: percent of a CPU that auto may take to find out
+ *                    what is hot                             (default 1)
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
  *   FERRY_HBM_NODES  nodestring: these nodes are the HBM     (default: found)
  *   FERRY_HUGE       auto | always | never: huge pages       (default auto)
@@ -14,9 +16,9 @@
  *   FERRY_STATS      0 | 1: summary to stderr at exit        (default 0)
  *
  * `ferry run` sets FERRY_POLICY=hbm where nothing else is asked for, and
- * FERRY_SAID_NO_HBM=1 when it has said that no HBM can be used, or
- * FERRY_SAID_NO_HUGE=1 that there are no huge pages, so that the libraries do
- * not say it again.
+ * FERRY_SAID_NO_HBM=1 when it has said that no HBM can be used,
+ * FERRY_SAID_NO_HUGE=1 that there are no huge pages, or FERRY_SAID_NO_SAMPLER=1
+ * that auto has no sampler, so that the libraries do not say it again.
  *
  * SIZE is a number of bytes with an optional suffix K, M, G or T (powers of
  * 1024). Pure functions on values; no allocation.
@@ -35,6 +37,7 @@ enum policy_kind {
 	POLICY_HBM,
 	POLICY_INTERLEAVE,
 	POLICY_THRESHOLD,
+	POLICY_AUTO,
 };
 
 /* Smaller ones are jemalloc's small size classes, which share pages, and a page is in one
@@ -50,6 +53,7 @@ struct config {
 	const char *hbm_nodes; /* unparsed, NULL: not set */
 	enum huge_mode huge;
 	enum engine_choice engine;
+	unsigned int overhead; /* percent of a CPU, 1 to 100 */
 	bool stats;
 };
 

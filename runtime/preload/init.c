@@ -20,6 +20,7 @@
 
 #include "heap/extent_hooks.h"
 #include "heap/huge.h"
+#include "policy/auto.h"
 #include "preload/preload.h"
 #include "topology/topology.h"
 
@@ -101,6 +102,9 @@ static void choose_kinds(void)
 		break;
 	case POLICY_INTERLEAVE:
 		preload.heap_kind = preload.large_kind = REGION_INTERLEAVE;
+		break;
+	case POLICY_AUTO:
+		preload.heap_kind = preload.large_kind = REGION_AUTO;
 		break;
 	case POLICY_THRESHOLD:
 		preload.large_kind = REGION_HBM;
@@ -257,6 +261,25 @@ static bool wants_hbm(void)
 	return preload.heap_kind != REGION_DDR || preload.large_kind != REGION_DDR;
 }
 
+/* After jemalloc's own handlers, so that a forked child can allocate. */
+static void start_auto(const struct topology *topology, char *const envp[])
+{
+	const struct auto_options auto_options = {
+		.config = &preload.config,
+		.topology = topology,
+		.spans = mapping_spans,
+		.say = say,
+		.said_no_sampler = has_variable(envp, "FERRY_SAID_NO_SAMPLER=1"),
+	};
+	int err;
+
+	err = pthread_atfork(NULL, NULL, auto_fork_child) ? -ENOMEM
+							  : auto_start(&auto_options);
+	if (err)
+		say("policy auto: no thread: %s; memory stays where it is first touched",
+		    strerror(-err));
+}
+
 __attribute__((constructor(101))) static void init(int argc, char **argv, char **envp)
 {
 	static struct topology topology;
@@ -297,6 +320,8 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 	preload.place_mappings = has_hbm && !policy_err;
 	preload.advise_mappings = huge_advises_mappings();
 	preload.active = true;
+	if (preload.config.policy == POLICY_AUTO && preload.place_mappings)
+		start_auto(&topology, envp);
 	if (preload.config.stats)
 		summary_init();
 }

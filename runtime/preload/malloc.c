@@ -11,6 +11,7 @@
 
 #include <jemalloc/jemalloc.h>
 
+#include "preload/direct.h"
 #include "preload/preload.h"
 
 /* jemalloc's own, which the build renames. */
@@ -39,12 +40,12 @@ EXPORT void *realloc(void *ptr, size_t size)
 			errno = ENOMEM;
 		return moved;
 	}
-	moved = malloc(size);
+	moved = __real_malloc(size);
 	if (!moved)
 		return NULL;
 	old_size = malloc_usable_size(ptr);
 	memcpy(moved, ptr, old_size < size ? old_size : size);
-	free(ptr);
+	__real_free(ptr);
 	return moved;
 }
 

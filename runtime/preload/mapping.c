@@ -8,7 +8,8 @@
  * Where huge pages are asked for, or refused, these mappings are advised so.
  *
  * Placed mappings that count against the HBM limit are recorded, so that they
- * count until they are unmapped. One mutex guards the record, and is held over
+ * count until they are unmapped; those of the policy `auto`, so that it knows
+ * them. One mutex guards the record, and is held over
  * the system calls that change it, or else another thread could be given an
  * address in between. Under it the region's mutex is taken and nothing is
  * allocated. A signal handler that maps while its thread holds the mutex goes
@@ -33,7 +34,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local volatile bool inside /* this thread is within the lock */
 	__attribute__((tls_model("initial-exec")));
 
-/* Of the kinds that take HBM. Whether there are any is read without the lock. */
+/* Of the kinds but DDR. Whether there are any is read without the lock. */
 static struct range_set recorded[REGION_PLACED];
 static atomic_bool any_recorded;
 
@@ -56,7 +57,8 @@ static void leave(void)
 {
 	atomic_store_explicit(&any_recorded,
 			      recorded[REGION_HBM].count ||
-				      recorded[REGION_INTERLEAVE].count,
+				      recorded[REGION_INTERLEAVE].count ||
+				      recorded[REGION_AUTO].count,
 			      memory_order_relaxed);
 	pthread_mutex_unlock(&lock);
 	inside = false;
@@ -253,6 +255,19 @@ bool mapping_has(const void *addr)
 					 (uintptr_t)addr + 1) > 0;
 	leave();
 	return has;
+}
+
+size_t mapping_spans(struct span *out, size_t max)
+{
+	const struct range_set *set = &recorded[REGION_AUTO];
+	size_t n;
+
+	enter();
+	n = set->count;
+	for (size_t i = 0; i < n && i < max; i++)
+		out[i] = set->span[i];
+	leave();
+	return n;
 }
 
 void mapping_fork_prepare(void)

@@ -48,6 +48,13 @@ void mapping_usage(struct mapping_usage *out);
 /* Whether a placed mapping that counts against the HBM limit is at @addr. */
 bool mapping_has(const void *addr);
 
+/*
+ * The placed mappings that are REGION_AUTO's: fills in up to @max, ascending;
+ * how many there are.
+ */
+struct span;
+size_t mapping_spans(struct span *out, size_t max);
+
 void mapping_fork_prepare(void);
 void mapping_fork_done(void);
 

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "policy/auto.h"
 #include "preload/preload.h"
 
 #define MAPPINGS     REGION_PLACED /* follows the regions in the tables */
@@ -27,7 +28,8 @@ static const char *const names[MAPPINGS + 1] = {
 	[REGION_DDR] = "ddr region",
 	[REGION_HBM] = "hbm region",
 	[REGION_INTERLEAVE] = "interleaved region",
-	[MAPPINGS] = "mappings in HBM",
+	[REGION_AUTO] = "auto region",
+	[MAPPINGS] = "mappings, recorded",
 };
 
 void summary_init(void)
@@ -224,6 +226,31 @@ static void print_head(const struct region_usage *usage)
 	end(&line);
 }
 
+static void print_auto(void)
+{
+	size_t page_size = (size_t)sysconf(_SC_PAGESIZE);
+	struct auto_stats stats;
+	struct line line;
+
+	auto_stats(&stats);
+	begin(&line);
+	if (!stats.started) {
+		add(&line, "auto: moved nothing: %s", stats.why);
+		end(&line);
+		return;
+	}
+	add(&line, "auto: sampler %s, %llu samples of ", stats.sampler,
+	    (unsigned long long)stats.samples);
+	add_size(&line, stats.managed_bytes);
+	add(&line, ", moved to HBM: ");
+	add_size(&line, stats.promoted_pages * page_size);
+	add(&line, ", to DDR: ");
+	add_size(&line, stats.demoted_pages * page_size);
+	add(&line, ", CPU time: %.3f s, and %.3f s for moving",
+	    (double)stats.cpu_ns / 1e9, (double)stats.move_ns / 1e9);
+	end(&line);
+}
+
 __attribute__((destructor)) static void print_summary(void)
 {
 	struct region_usage usage;
@@ -235,6 +262,8 @@ __attribute__((destructor)) static void print_summary(void)
 	region_usage(&usage);
 	has_nodes = count_pages();
 	print_head(&usage);
+	if (preload.config.policy == POLICY_AUTO && preload.place_mappings)
+		print_auto();
 	for (int kind = 0; kind < REGION_PLACED; kind++) {
 		if (usage.peak_bytes[kind])
 			print_kind(kind, usage.used_bytes[kind], usage.peak_bytes[kind],

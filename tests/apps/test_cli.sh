@@ -52,6 +52,9 @@ out '^FERRY_HBM_LIMIT=1G$'
 out '^FERRY_HBM_NODES=$'
 out '^FERRY_HUGE=always$'
 out '^FERRY_STATS=1$'
+check 0 "$ferry" run --policy auto --overhead 3 env
+out '^FERRY_POLICY=auto$'
+out '^FERRY_OVERHEAD=3$'
 ln -s "$stub" "$tmp/other.so"
 check 0 env LD_PRELOAD="$tmp/other.so" "$ferry" run env
 out "^LD_PRELOAD=$stub:$tmp/other.so\$"
@@ -66,7 +69,9 @@ refused() {
 	[ "$(wc -l <"$tmp/err")" = 1 ] || fail "not one line"
 	[ ! -e "$tmp/ran" ] || fail "the program was run"
 }
-refused '--policy: FERRY_POLICY="fast".*ddr, hbm, interleave or threshold' "$ferry" run --policy fast
+refused '--overhead: FERRY_OVERHEAD="0".*1 to 100' "$ferry" run --overhead 0
+refused '--overhead: FERRY_OVERHEAD="5%".*1 to 100' "$ferry" run --overhead 5%
+refused '--policy: FERRY_POLICY="fast".*ddr, hbm, interleave, threshold or auto' "$ferry" run --policy fast
 refused '--min-size: FERRY_MIN_SIZE="1Q".*K, M, G or T' "$ferry" run --min-size 1Q
 refused '--hbm-limit: FERRY_HBM_LIMIT="".*K, M, G or T' "$ferry" run --hbm-limit ''
 refused 'FERRY_MIN_SIZE="4K" is too small.*16K or more' "$ferry" run --policy threshold --min-size 4K

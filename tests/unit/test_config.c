@@ -31,6 +31,7 @@ static void assert_defaults(const struct config *config)
 	assert_int_equal(config->huge, HUGE_AUTO);
 	assert_int_equal(config->engine, ENGINE_AUTO);
 	assert_false(config->stats);
+	assert_int_equal(config->overhead, 1);
 }
 
 static void sizes(void **state)

@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "heap/range_set.h"
 #include "heap/region.h"
 
 #define PAGE ((size_t)4096)
@@ -398,6 +399,61 @@ static void threads_and_fork(void)
 		CHECK(usage.used_bytes[kind] == 0);
 }
 
+/* ---- where a region is --------------------------------------------------- */
+
+/* What is cut out lies in the spans of its kind, and in no other's. */
+static void spans_cover_cuts(void)
+{
+	static char *cut[REGION_PLACED][8];
+	struct span span[64];
+
+	region_init(machine(1, 1), 100 * MIB);
+	CHECK(region_spans(REGION_AUTO, span, 64) == 0);
+	for (int kind = 0; kind < REGION_PLACED; kind++)
+		for (size_t i = 0; i < 8; i++)
+			cut[kind][i] = region_alloc((enum region_kind)kind, i * MIB + MIB,
+						    GRANULE_SIZE, false);
+	for (int kind = 0; kind < REGION_PLACED; kind++)
+		for (size_t i = 0; i < 8; i++) {
+			int actual = region_of(cut[kind][i]);
+			uintptr_t start = (uintptr_t)cut[kind][i];
+
+			CHECK(cut[kind][i]);
+			for (int other = 0; other < REGION_PLACED; other++) {
+				size_t n =
+					region_spans((enum region_kind)other, span, 64);
+				size_t within = 0;
+
+				CHECK(n <= 64);
+				for (size_t k = 0; k < n; k++)
+					within += span[k].start <= start &&
+						  span[k].end >= start + i * MIB + MIB;
+				CHECK(within == (other == actual));
+			}
+		}
+	/* How many there are is told without room for them. */
+	CHECK(region_spans(REGION_AUTO, NULL, 0) == region_spans(REGION_AUTO, span, 64));
+}
+
+/* Memory of the policy `auto` does not: that policy keeps to the limit itself. */
+static void what_counts_as_hbm(void)
+{
+	void *hbm;
+
+	region_init(machine(1, 1), 100 * MIB);
+	CHECK(region_hbm_bytes() == 0);
+	CHECK(region_alloc(REGION_AUTO, 10 * MIB, PAGE, false));
+	CHECK(region_hbm_bytes() == 0);
+	CHECK(region_charge(REGION_HBM, 5 * MIB));
+	CHECK(region_hbm_bytes() == 5 * MIB);
+	CHECK(region_charge(REGION_INTERLEAVE, 6 * MIB));
+	CHECK(region_hbm_bytes() == 8 * MIB);
+	region_uncharge(REGION_HBM, 5 * MIB);
+	hbm = region_alloc(REGION_AUTO, 500 * MIB, PAGE, true);
+	CHECK(hbm && region_of(hbm) == REGION_AUTO);
+	CHECK(region_hbm_bytes() == 3 * MIB);
+}
+
 #define TEST(function)                                                                   \
 	static void test_##function(void **state)                                        \
 	{                                                                                \
@@ -416,6 +472,8 @@ TEST(no_hbm_no_limit)
 TEST(limited_address_space)
 TEST(absurd_sizes)
 TEST(threads_and_fork)
+TEST(spans_cover_cuts)
+TEST(what_counts_as_hbm)
 
 int main(void)
 {
@@ -431,6 +489,8 @@ int main(void)
 		cmocka_unit_test(test_limited_address_space),
 		cmocka_unit_test(test_absurd_sizes),
 		cmocka_unit_test(test_threads_and_fork),
+		cmocka_unit_test(test_spans_cover_cuts),
+		cmocka_unit_test(test_what_counts_as_hbm),
 	};
 
 	/* A huge page at each first touch takes its time, in the guest above all. */

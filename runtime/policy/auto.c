@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The policy `auto`: see auto.h. All state is the thread's, but for `published`,
+ * which a lock guards that nobody holds for long.
+ */
+#include "policy/auto.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "heap/region.h"
+#include "migrate/migrate.h"
+#include "policy/placer.h"
+#include "policy/watch.h"
+
+#define MS UINT64_C(1000000)
+
+/* Less memory than this is not worth a thread's work. */
+#define MANAGED_LEAST ((size_t)16 << 20)
+#define IDLE_NS       (250 * MS)
+
+/*
+ * From one round to the next: the least, while something changes; the most,
+ * when all is as it should be; and when there is nothing to choose between.
+ */
+#define INTERVAL_LEAST (100 * MS)
+#define INTERVAL_MOST  (1000 * MS)
+#define INTERVAL_FLAT  (5000 * MS)
+
+/* The CPU budget is kept on average over this time. */
+#define BUDGET_NS (60000 * MS)
+/* Of what is left of it, the most that one round takes. */
+#define ROUND_PART 8
+
+/* Moving takes turns with as much rest: half a CPU at most. */
+#define MOVE_NS (250 * MS)
+
+static struct auto_options options;
+
+static struct {
+	struct heat heat;
+	struct watch watch;
+	struct placer placer;
+	struct span *span; /* managed memory, whole blocks */
+	size_t spans, room;
+	uint64_t interval;
+	int64_t budget;     /* CPU time that may be used now, in ns */
+	uint64_t budget_at; /* when that was found */
+	uint64_t cpu_ns, move_ns;
+	bool complained; /* stays in a forked child */
+} own;
+
+static struct {
+	pthread_mutex_t lock;
+	struct auto_stats stats;
+} published = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static void sleep_ns(uint64_t ns)
+{
+	struct timespec left = {.tv_sec = (time_t)(ns / 1000000000),
+				.tv_nsec = (long)(ns % 1000000000)};
+
+	while (nanosleep(&left, &left) && errno == EINTR)
+		;
+}
+
+/* ---- what is managed ----------------------------------------------------- */
+
+static size_t count_spans(struct span *out, size_t max)
+{
+	size_t n = region_spans(REGION_AUTO, out, max);
+
+	if (options.spans)
+		n += options.spans(out + (n < max ? n : max), n < max ? max - n : 0);
+	return n;
+}
+
+static void sort_spans(void)
+{
+	/* Two ascending lists, both short: insertion. */
+	for (size_t i = 1; i < own.spans; i++) {
+		struct span span = own.span[i];
+		size_t k = i;
+
+		for (; k && own.span[k - 1].start > span.start; k--)
+			own.span[k] = own.span[k - 1];
+		own.span[k] = span;
+	}
+}
+
+/* Takes spans inward to whole blocks; drops what is then empty. */
+static size_t trim_spans(void)
+{
+	size_t kept = 0, bytes = 0;
+
+	for (size_t i = 0; i < own.spans; i++) {
+		uintptr_t start =
+			(own.span[i].start + BLOCK_BYTES - 1) & ~(BLOCK_BYTES - 1);
+		uintptr_t end = own.span[i].end & ~(BLOCK_BYTES - 1);
+
+		if (start >= end)
+			continue;
+		own.span[kept++] = (struct span){start, end};
+		bytes += end - start;
+	}
+	own.spans = kept;
+	return bytes;
+}
+
+/* Finds what is managed now; its bytes, or -ENOMEM. */
+static ssize_t find_spans(void)
+{
+	size_t n = count_spans(own.span, own.room);
+
+	while (n > own.room) {
+		size_t room = 2 * n + 64;
+		void *memory =
+			mmap(NULL, room * sizeof(*own.span), PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (memory == MAP_FAILED)
+			return -ENOMEM;
+		if (own.span)
+			munmap(own.span, own.room * sizeof(*own.span));
+		own.span = memory;
+		own.room = room;
+		n = count_spans(own.span, own.room);
+	}
+	own.spans = n;
+	sort_spans();
+	return (ssize_t)trim_spans();
+}
+
+/* What --hbm-limit leaves to this policy; bytes. */
+static uint64_t hbm_limit(void)
+{
+	uint64_t others;
+
+	if (options.config->hbm_limit == UINT64_MAX)
+		return UINT64_MAX;
+	others = region_hbm_bytes();
+	return options.config->hbm_limit > others ? options.config->hbm_limit - others
+						  : 0;
+}
+
+/* ---- the budget ---------------------------------------------------------- */
+
+static int64_t budget_most(void)
+{
+	return (int64_t)(BUDGET_NS / 100 * options.config->overhead);
+}
+
+static void earn(void)
+{
+	uint64_t now = now_ns(CLOCK_MONOTONIC);
+
+	own.budget += (int64_t)((now - own.budget_at) / 100 * options.config->overhead);
+	own.budget_at = now;
+	if (own.budget > budget_most())
+		own.budget = budget_most();
+}
+
+/* How long to wait until the budget is not overdrawn any more. */
+static uint64_t time_in_debt(void)
+{
+	return own.budget >= 0 ? 0
+			       : (uint64_t)-own.budget * 100 / options.config->overhead;
+}
+
+/* ---- rounds -------------------------------------------------------------- */
+
+static void publish(size_t managed)
+{
+	pthread_mutex_lock(&published.lock);
+	published.stats.samples = own.watch.samples;
+	published.stats.promoted_pages = own.placer.promoted_pages;
+	published.stats.demoted_pages = own.placer.demoted_pages;
+	published.stats.cpu_ns = own.cpu_ns;
+	published.stats.move_ns = own.move_ns;
+	published.stats.heat_bytes = own.heat.bytes;
+	published.stats.managed_bytes = managed;
+	pthread_mutex_unlock(&published.lock);
+}
+
+/*
+ * When the next round is due. In peace rounds cost half of the budget, so that
+ * there is something left for when things change.
+ */
+static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
+{
+	uint64_t most = result->flat ? INTERVAL_FLAT : INTERVAL_MOST;
+	uint64_t affordable = cost * 200 / options.config->overhead;
+
+	if (result->moved || !watch_is_settled(&own.watch))
+		return INTERVAL_LEAST;
+	if (affordable > most)
+		most = affordable;
+	own.interval += own.interval / 2;
+	return own.interval < most ? own.interval : most;
+}
+
+static uint64_t sampler_cost(void)
+{
+	return own.watch.sampler->cost ? own.watch.sampler->cost() : 0;
+}
+
+/* 0, or -errno: nothing can be done any more. */
+static int round_of_work(void)
+{
+	uint64_t began = now_ns(CLOCK_THREAD_CPUTIME_ID), others = sampler_cost(), cost;
+	struct placer_result result;
+	ssize_t managed = find_spans();
+	int err = managed < 0 ? (int)managed : 0;
+
+	earn();
+	if (!err)
+		err = watch_round(&own.watch, &own.heat, own.span, own.spans,
+				  (uint64_t)(own.budget > 0 ? own.budget : 0) /
+					  ROUND_PART);
+	if (!err)
+		err = placer_round(&own.placer, &own.watch, &own.heat, own.span,
+				   own.spans, hbm_limit(), MOVE_NS, &result);
+	if (err)
+		return err;
+	watch_adapt(&own.watch, result.reference);
+	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns + sampler_cost() -
+	       others;
+	own.budget -= (int64_t)cost;
+	own.cpu_ns += cost;
+	own.move_ns += result.ns;
+	own.interval = next_interval(&result, cost);
+	publish((size_t)managed);
+	if (result.moved && own.interval < MOVE_NS)
+		sleep_ns(MOVE_NS - own.interval);
+	return 0;
+}
+
+/* Opens engine and sampler. false: there is no sampler, or nothing can be moved. */
+static bool begin(void)
+{
+	const char *why = NULL;
+
+	own.placer.topology = options.topology;
+	if (migrate_engine(&own.placer.engine, options.config->engine))
+		return false;
+	own.watch.sampler = sampler_open(&why);
+	pthread_mutex_lock(&published.lock);
+	published.stats.started = own.watch.sampler != NULL;
+	published.stats.sampler = own.watch.sampler ? own.watch.sampler->name : "none";
+	published.stats.why = why;
+	pthread_mutex_unlock(&published.lock);
+	if (own.watch.sampler)
+		return true;
+	if (!own.complained && !options.said_no_sampler)
+		options.say("policy auto: nothing tells what is accessed (%s); memory "
+			    "stays where it is first touched",
+			    why);
+	own.complained = true;
+	return false;
+}
+
+static void *run(void *unused)
+{
+	int err = 0;
+
+	(void)unused;
+	pthread_setname_np(pthread_self(), "ferry-auto");
+	prctl(PR_SET_TIMERSLACK, 1UL);
+	while (find_spans() < (ssize_t)MANAGED_LEAST)
+		sleep_ns(IDLE_NS);
+	if (!begin())
+		return NULL;
+	own.interval = INTERVAL_LEAST;
+	own.budget = budget_most();
+	own.budget_at = now_ns(CLOCK_MONOTONIC);
+	while (!err) {
+		uint64_t debt;
+
+		err = round_of_work();
+		debt = time_in_debt();
+		sleep_ns(debt > own.interval ? debt : own.interval);
+	}
+	options.say("policy auto: stops moving memory: %s", strerror(-err));
+	return NULL;
+}
+
+static int start_thread(void)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	pthread_t thread;
+	int err;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&thread, &attr, run, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return -err;
+}
+
+int auto_start(const struct auto_options *given)
+{
+	options = *given;
+	published.stats.sampler = "none";
+	published.stats.why = "little memory to manage";
+	return start_thread();
+}
+
+void auto_fork_child(void)
+{
+	bool complained = own.complained;
+
+	if (!options.config)
+		return; /* it was never started */
+	/* The parent's thread may have been anywhere, but pointers are whole. */
+	if (own.watch.sampler)
+		own.watch.sampler->close();
+	watch_destroy(&own.watch);
+	placer_destroy(&own.placer);
+	heat_destroy(&own.heat);
+	if (own.span)
+		munmap(own.span, own.room * sizeof(*own.span));
+	pthread_mutex_init(&published.lock, NULL);
+	published.stats =
+		(struct auto_stats){.sampler = "none", .why = "little memory to manage"};
+	memset(&own, 0, sizeof(own));
+	own.complained = complained;
+	start_thread();
+}
+
+void auto_stats(struct auto_stats *out)
+{
+	pthread_mutex_lock(&published.lock);
+	*out = published.stats;
+	pthread_mutex_unlock(&published.lock);
+}

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: MIT */
+/* Placing memory: see placer.h. One thread's. */
+#include "policy/placer.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "migrate/batcher.h"
+#include "migrate/worker.h"
+
+/* Rounds after which the kernel is asked anew where a granule's pages are. */
+#define REFRESH_ROUNDS 64
+
+/* HBM that is left alone, of a node: when to give back, and up to where. */
+#define HEADROOM_KEEP(total)                                                             \
+	((total) / 128 > LEAST_HEADROOM ? (total) / 128 : LEAST_HEADROOM)
+#define LEAST_HEADROOM ((uint64_t)4 << 20)
+
+/* Moved at once before it is known how fast that is. */
+#define FIRST_MOST ((uint64_t)8192)
+#define LEAST_MOST ((uint64_t)2048)
+
+/* A block of few pages tells too little to be called hotter than others. */
+#define LEAST_PAGES 4
+
+struct pool {
+	int node; /* HBM */
+	struct planner planner;
+};
+
+struct placer_memory {
+	int8_t pool_of[FERRY_MAX_NODES]; /* -1: none */
+	int pools;
+	struct placer_moves demotions, promotions;
+	struct pool pool[];
+};
+
+/* ---- pools --------------------------------------------------------------- */
+
+static int make_memory(struct placer *placer)
+{
+	const struct topology *t = placer->topology;
+	const struct node_set *hbm = &t->tier[FERRY_TIER_HBM];
+	int pools = node_set_count(hbm);
+	struct placer_memory *memory;
+
+	if (placer->memory)
+		return 0;
+	if (pools > INT8_MAX)
+		pools = INT8_MAX;
+	memory = mmap(NULL, sizeof(*memory) + (size_t)pools * sizeof(struct pool),
+		      PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return -ENOMEM;
+	memset(memory->pool_of, -1, sizeof(memory->pool_of));
+	for (int node = node_set_next(hbm, 0); node >= 0 && memory->pools < pools;
+	     node = node_set_next(hbm, node + 1)) {
+		memory->pool[memory->pools].node = node;
+		memory->pool_of[node] = (int8_t)memory->pools++;
+	}
+	for (int i = 0; i < t->node_count; i++) {
+		int node = t->node[i].id;
+		int nearest = topology_nearest(t, FERRY_TIER_HBM, node);
+
+		if (memory->pool_of[node] < 0 && nearest >= 0)
+			memory->pool_of[node] = memory->pool_of[nearest];
+	}
+	placer->memory = memory;
+	return 0;
+}
+
+void placer_destroy(struct placer *placer)
+{
+	if (placer->memory)
+		munmap(placer->memory,
+		       sizeof(*placer->memory) +
+			       (size_t)placer->memory->pools * sizeof(struct pool));
+	placer->memory = NULL;
+}
+
+/* ---- where pages are ----------------------------------------------------- */
+
+/* Of a granule's pages: the node of a tier with most of them, or -1. */
+static int16_t most_of_tier(const struct topology *topology, enum ferry_tier tier,
+			    const int16_t node[GRANULE_PAGES])
+{
+	int16_t most = -1;
+	size_t count = 0;
+
+	/* Few nodes, and mostly one: the first one that is not counted yet, each time. */
+	for (size_t i = 0; i < GRANULE_PAGES && count <= GRANULE_PAGES / 2; i++) {
+		size_t same = 0;
+
+		if (node[i] == most || !node_set_has(&topology->tier[tier], node[i]) ||
+		    (i && node[i] == node[i - 1]))
+			continue;
+		for (size_t k = i; k < GRANULE_PAGES; k++)
+			same += node[k] == node[i];
+		if (same > count) {
+			count = same;
+			most = node[i];
+		}
+	}
+	return most;
+}
+
+static void ask_kernel(const struct placer *placer, struct granule *granule,
+		       uintptr_t addr)
+{
+	const struct node_set *hbm = &placer->topology->tier[FERRY_TIER_HBM];
+	int16_t node[GRANULE_PAGES];
+	uint32_t on_hbm = 0;
+
+	granule->placed_known =
+		!placer->engine->query(addr & ~(GRANULE_BYTES - 1), GRANULE_BYTES, node);
+	if (!granule->placed_known)
+		return;
+	for (size_t block = 0; block < GRANULE_BLOCKS; block++) {
+		unsigned int pages = 0;
+
+		for (size_t i = 0; i < BLOCK_PAGES; i++)
+			pages += node_set_has(hbm, node[block * BLOCK_PAGES + i]);
+		if (pages && pages * 2 >= granule->present[block])
+			on_hbm |= UINT32_C(1) << block;
+	}
+	/* Moves had an effect. */
+	if (on_hbm != granule->on_hbm)
+		granule->tries = granule->pause = 0;
+	granule->on_hbm = on_hbm;
+	for (int tier = 0; tier < FERRY_TIER_COUNT; tier++)
+		granule->node[tier] =
+			most_of_tier(placer->topology, (enum ferry_tier)tier, node);
+}
+
+static bool is_stale(const struct placer *placer, const struct granule *granule,
+		     uintptr_t addr)
+{
+	return !granule->placed_known ||
+	       (placer->rounds + addr / GRANULE_BYTES) % REFRESH_ROUNDS == 0;
+}
+
+/* ---- units --------------------------------------------------------------- */
+
+/* A unit for the planner, and what it takes to move it. */
+struct unit {
+	struct plan_unit plan;
+	struct granule *granule;
+	uintptr_t start, end;
+	int pool; /* -1: of no tier */
+};
+
+/* A granule that is looked at: the part of it that a span covers. */
+struct view {
+	struct granule *granule;
+	uintptr_t start, end;
+	uint32_t present; /* blocks of this part with pages */
+	bool movable;
+};
+
+static int pool_of_unit(const struct placer *placer, const struct granule *granule,
+			bool on_hbm)
+{
+	int node = granule->node[on_hbm ? FERRY_TIER_HBM : FERRY_TIER_DDR];
+
+	return node < 0 ? -1 : placer->memory->pool_of[node];
+}
+
+static struct unit make_unit(const struct placer *placer, const struct watch *watch,
+			     const struct view *view, uint16_t share, unsigned int pages,
+			     bool on_hbm)
+{
+	float rate = heat_rate(share);
+
+	return (struct unit){
+		.plan = {.score = watch_score(watch, view->granule, rate),
+			 .rate = rate,
+			 .pages = pages,
+			 .on_hbm = on_hbm,
+			 .movable = view->movable},
+		.granule = view->granule,
+		.start = view->start,
+		.end = view->end,
+		.pool = pool_of_unit(placer, view->granule, on_hbm),
+	};
+}
+
+/*
+ * Whether a granule's blocks are units of their own: one is worth moving without
+ * the others, or they are in different tiers.
+ */
+static bool is_skewed(const struct view *view, uint16_t mean)
+{
+	const struct granule *granule = view->granule;
+	uint32_t on_hbm = granule->on_hbm & view->present;
+	uint16_t most = 0;
+
+	if (granule->huge)
+		return false;
+	if (on_hbm && on_hbm != view->present)
+		return true;
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		if (granule->present[i] >= LEAST_PAGES && granule->heat[i] > most)
+			most = granule->heat[i];
+	return heat_rate(most) >= PLAN_LEAST_RATE &&
+	       heat_rate(most) >= PLAN_RATIO * heat_rate(mean);
+}
+
+typedef void unit_fn(struct placer *placer, const struct unit *unit);
+
+static void for_each_block(struct placer *placer, const struct watch *watch,
+			   const struct view *view, unit_fn *fn)
+{
+	struct granule *granule = view->granule;
+
+	for (uintptr_t addr = view->start; addr < view->end; addr += BLOCK_BYTES) {
+		size_t block = addr % GRANULE_BYTES / BLOCK_BYTES;
+		struct unit unit;
+
+		if (!granule->present[block])
+			continue;
+		unit = make_unit(placer, watch, view, granule->heat[block],
+				 granule->present[block], granule->on_hbm >> block & 1);
+		unit.start = addr;
+		unit.end = addr + BLOCK_BYTES;
+		fn(placer, &unit);
+	}
+}
+
+static void for_each_unit(struct placer *placer, const struct watch *watch,
+			  struct heat *heat, const struct span *span, size_t n,
+			  unit_fn *fn)
+{
+	for (size_t i = 0; i < n; i++)
+		for (uintptr_t addr = span[i].start, next; addr < span[i].end;
+		     addr = next) {
+			struct view view = {heat_granule(heat, addr, false), addr, 0, 0,
+					    false};
+			unsigned int pages;
+			uint16_t mean;
+
+			next = granule_end(addr);
+			view.end = next < span[i].end ? next : span[i].end;
+			if (!view.granule || !view.granule->placed_known)
+				continue;
+			for (uintptr_t at = addr; at < view.end; at += BLOCK_BYTES) {
+				size_t block = at % GRANULE_BYTES / BLOCK_BYTES;
+
+				if (view.granule->present[block])
+					view.present |= UINT32_C(1) << block;
+			}
+			if (!view.present)
+				continue;
+			view.movable =
+				watch_knows(watch, view.granule) && !view.granule->pause;
+			mean = heat_mean(view.granule, &pages);
+			if (is_skewed(&view, mean) || view.end - addr < GRANULE_BYTES) {
+				for_each_block(placer, watch, &view, fn);
+			} else {
+				struct unit unit =
+					make_unit(placer, watch, &view, mean, pages,
+						  view.granule->on_hbm & view.present);
+
+				fn(placer, &unit);
+			}
+		}
+}
+
+static void look(struct placer *placer, struct heat *heat, const struct span *span,
+		 size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		for (uintptr_t addr = span[i].start; addr < span[i].end;
+		     addr = granule_end(addr)) {
+			struct granule *granule = heat_granule(heat, addr, false);
+
+			if (!granule)
+				continue;
+			if (granule->pause)
+				granule->pause--;
+			if (is_stale(placer, granule, addr))
+				ask_kernel(placer, granule, addr);
+		}
+}
+
+/* ---- planning ------------------------------------------------------------ */
+
+static void add_unit(struct placer *placer, const struct unit *unit)
+{
+	if (unit->pool >= 0)
+		planner_add(&placer->memory->pool[unit->pool].planner, &unit->plan);
+}
+
+static void decide(struct placer *placer, uint64_t limit, uint64_t most,
+		   struct placer_result *result)
+{
+	struct placer_memory *memory = placer->memory;
+	uint64_t total = 0, largest = 0;
+
+	for (int i = 0; i < memory->pools; i++)
+		total += memory->pool[i].planner.total;
+	result->flat = true;
+	for (int i = 0; i < memory->pools; i++) {
+		struct planner *planner = &memory->pool[i].planner;
+		const struct node_info *info =
+			topology_node(placer->topology, memory->pool[i].node);
+		uint64_t has =
+			planner->on_hbm * PAGE_BYTES + topology_free_bytes(info->id);
+		uint64_t spare = HEADROOM_KEEP(info->total_bytes);
+		/* The limit is shared out by what pools have to place. */
+		uint64_t share =
+			limit == UINT64_MAX || !total
+				? limit
+				: (uint64_t)((double)limit *
+					     ((double)planner->total / (double)total));
+		struct plan_limits limits = {
+			.fill = has > 2 * spare ? has - 2 * spare : 0,
+			.keep = has > spare ? has - spare : 0,
+			.most = most,
+		};
+
+		if (limits.fill > share)
+			limits.fill = share;
+		if (limits.keep > share)
+			limits.keep = share;
+		limits.fill /= PAGE_BYTES;
+		limits.keep /= PAGE_BYTES;
+		planner_decide(planner, &limits);
+		if (planner->total > largest) {
+			largest = planner->total;
+			result->reference = planner->reference;
+		}
+		result->flat &= planner->flat;
+	}
+}
+
+static void add_move(struct placer_moves *moves, const struct unit *unit, int node)
+{
+	struct ferry_range *last = moves->count ? &moves->range[moves->count - 1] : NULL;
+	struct granule *granule = unit->granule;
+
+	if (node < 0)
+		return;
+	if (last && (uintptr_t)last->addr + last->len == unit->start &&
+	    last->node == node)
+		last->len += unit->end - unit->start;
+	else if (moves->count < PLACER_MOVES)
+		moves->range[moves->count++] =
+			(struct ferry_range){.addr = (void *)unit->start,
+					     .len = unit->end - unit->start,
+					     .node = node};
+	else
+		return;
+	granule->placed_known = false;
+	/* Until a move has an effect, the next is put off longer each time. */
+	if (granule->tries < 6)
+		granule->tries++;
+	granule->pause = (uint8_t)(1U << granule->tries);
+}
+
+static void pick_unit(struct placer *placer, const struct unit *unit)
+{
+	struct placer_memory *memory = placer->memory;
+	struct pool *pool;
+
+	if (unit->pool < 0)
+		return;
+	pool = &memory->pool[unit->pool];
+	switch (planner_pick(&pool->planner, &unit->plan)) {
+	case PLAN_STAY:
+		break;
+	case PLAN_PROMOTE:
+		add_move(&memory->promotions, unit, pool->node);
+		break;
+	case PLAN_DEMOTE:
+		add_move(&memory->demotions, unit,
+			 topology_nearest(placer->topology, FERRY_TIER_DDR, pool->node));
+		break;
+	}
+}
+
+/* ---- moving -------------------------------------------------------------- */
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Pages moved. A failure is in no page's way; it stays where it is. */
+static uint64_t move(struct placer *placer, const struct placer_moves *moves)
+{
+	struct ferry_result result;
+	struct plan plan;
+
+	if (!moves->count || plan_make(&plan, moves->range, moves->count))
+		return 0;
+	worker_run(placer->engine, &plan, &result);
+	plan_free(&plan);
+	return result.moved;
+}
+
+static void carry_out(struct placer *placer, struct placer_result *result)
+{
+	uint64_t began = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t demoted = move(placer, &placer->memory->demotions);
+	uint64_t promoted = move(placer, &placer->memory->promotions);
+	uint64_t took = now_ns(CLOCK_MONOTONIC) - began;
+
+	result->moved = demoted + promoted;
+	result->ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	placer->demoted_pages += demoted;
+	placer->promoted_pages += promoted;
+	if (result->moved && took)
+		placer->pages_per_ns = (double)result->moved / (double)took;
+}
+
+int placer_round(struct placer *placer, const struct watch *watch, struct heat *heat,
+		 const struct span *span, size_t n, uint64_t limit, uint64_t move_ns,
+		 struct placer_result *result)
+{
+	uint64_t most = FIRST_MOST;
+	int err = make_memory(placer);
+
+	*result = (struct placer_result){0};
+	if (err)
+		return err;
+	if (placer->pages_per_ns > 0)
+		most = (uint64_t)(placer->pages_per_ns * (double)move_ns);
+	if (most < LEAST_MOST)
+		most = LEAST_MOST;
+	placer->rounds++;
+	look(placer, heat, span, n);
+	for (int i = 0; i < placer->memory->pools; i++)
+		planner_begin(&placer->memory->pool[i].planner);
+	for_each_unit(placer, watch, heat, span, n, add_unit);
+	decide(placer, limit, most, result);
+	placer->memory->demotions.count = placer->memory->promotions.count = 0;
+	for_each_unit(placer, watch, heat, span, n, pick_unit);
+	carry_out(placer, result);
+	return 0;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Placing memory: what heat tells and where the kernel says pages are become
+ * units for the planner, and its decisions become moves, which an engine
+ * carries out: demotions first, so that there is room for the promotions.
+ *
+ * Each HBM node is a pool with a planner of its own: what is in it, and what is
+ * on the DDR nodes it is the nearest to.
+ *
+ * One thread's: the policy's. Moving blocks for the time of the copy.
+ */
+#ifndef FERRY_PLACER_H
+#define FERRY_PLACER_H
+
+#include "policy/planner.h"
+#include "policy/watch.h"
+#include "topology/topology.h"
+
+#define PLACER_MOVES 8192
+
+struct placer_moves {
+	size_t count;
+	struct ferry_range range[PLACER_MOVES];
+};
+
+/* All zeros but the first two is ready for the first round. */
+struct placer {
+	const struct topology *topology;
+	const struct engine *engine;
+
+	struct placer_memory *memory; /* what a round works in */
+	unsigned int rounds;
+	double pages_per_ns; /* that the engine moves; 0: not known yet */
+
+	uint64_t promoted_pages, demoted_pages; /* moved so far */
+};
+
+struct placer_result {
+	float reference; /* of the largest pool */
+	bool flat;       /* nothing is worth a move, whatever the room */
+	uint64_t moved;  /* pages */
+	uint64_t ns;     /* of CPU time of this thread that moving took */
+};
+
+/*
+ * Plans for the memory of @n spans and moves what is to be moved, for about
+ * @move_ns. @limit: most bytes of HBM. 0 or -ENOMEM.
+ */
+int placer_round(struct placer *placer, const struct watch *watch, struct heat *heat,
+		 const struct span *span, size_t n, uint64_t limit, uint64_t move_ns,
+		 struct placer_result *result);
+
+void placer_destroy(struct placer *placer);
+
+#endif /* FERRY_PLACER_H */

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MIT */
+/* Watching memory: see watch.h. One thread's. */
+#include "policy/watch.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+#include <time.h>
+
+/*
+ * The rate (heat_rate()) that the reference shall have: at it a quarter to a
+ * half of the pages are accessed, which is where a sample tells most.
+ */
+#define RATE_WANTED 0.7f
+/*
+ * A window is right when it is off by no more than the first factor, and is so
+ * until it is off by the second; it is changed by no more than the third.
+ */
+#define RIGHT_WITHIN 1.8f
+#define WRONG_FROM   3.0f
+#define STEP_MOST    4.0f
+
+/* Granules that are sampled together; see slice_size(). */
+#define SLICE_LEAST 64
+#define SLICE_MOST  4096
+
+static const struct {
+	/*
+	 * Of a window. The least one is long enough for a thread that shares
+	 * the sampler's CPU to be run at all.
+	 */
+	uint64_t first_ns, least_ns, most_ns;
+	unsigned int windows; /* in a round */
+	unsigned int pages;   /* that one observation stands for */
+	uint64_t scan_ns;     /* about, a granule */
+} kinds[PAGE_KINDS] = {
+	[SMALL_PAGES] = {20000000, 500000, 200000000, 1, 1, 20000},
+	[HUGE_PAGES] = {100000, 20000, 20000000, HEAT_WINDOWS_HUGE / 4, GRANULE_PAGES,
+			200},
+};
+
+/* What is sampled together: parts of granules, and the spans they make. */
+struct watch_slice {
+	size_t parts, spans;
+	struct part {
+		uintptr_t start, end;
+	} part[SLICE_MOST];
+	struct span span[SLICE_MOST];
+	struct sample sample[SLICE_MOST * GRANULE_BLOCKS];
+};
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec now;
+
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* A kind of which there is less than one in so many needs no window that is right. */
+#define RARE 16
+
+static enum page_kind kind_of(const struct granule *granule)
+{
+	return granule && granule->huge ? HUGE_PAGES : SMALL_PAGES;
+}
+
+/* A window is one for all that is sampled together if scanning is short beside it. */
+static size_t slice_size(const struct watch *watch, enum page_kind kind)
+{
+	uint64_t granules = watch->window[kind].ns / kinds[kind].scan_ns / 2;
+
+	return granules < SLICE_LEAST  ? SLICE_LEAST
+	       : granules > SLICE_MOST ? SLICE_MOST
+				       : granules;
+}
+
+/* ---- a slice ------------------------------------------------------------- */
+
+static void add_part(struct watch_slice *slice, uintptr_t start, uintptr_t end)
+{
+	slice->part[slice->parts++] = (struct part){start, end};
+	if (slice->spans && slice->span[slice->spans - 1].end == start)
+		slice->span[slice->spans - 1].end = end;
+	else
+		slice->span[slice->spans++] = (struct span){start, end};
+}
+
+static void note_slice(const struct watch_slice *slice, struct heat *heat, uint8_t length)
+{
+	const struct sample *sample = slice->sample;
+
+	for (size_t i = 0; i < slice->parts; i++) {
+		uintptr_t start = slice->part[i].start;
+		size_t n = (slice->part[i].end - start) / BLOCK_BYTES;
+		struct granule *granule;
+		bool any = false;
+
+		for (size_t k = 0; k < n; k++)
+			any |= sample[k].present > 0;
+		/* Memory that was never touched needs no entry. */
+		granule = heat_granule(heat, start, any);
+		if (granule)
+			heat_note(granule, sample, start % GRANULE_BYTES / BLOCK_BYTES, n,
+				  length);
+		sample += n;
+	}
+}
+
+static int sample_slice(struct watch *watch, struct heat *heat, enum page_kind kind)
+{
+	struct window *window = &watch->window[kind];
+	struct watch_slice *slice = watch->slice;
+
+	window->granules += slice->parts;
+	for (unsigned int i = 0; i < kinds[kind].windows && slice->parts; i++) {
+		uint64_t before = now_ns(CLOCK_MONOTONIC);
+		int err = watch->sampler->sample(slice->span, slice->spans, window->ns,
+						 slice->sample);
+		float taken = (float)(now_ns(CLOCK_MONOTONIC) - before);
+
+		if (err)
+			return err;
+		note_slice(slice, heat, window->length);
+		watch->samples++;
+		/* A page is watched from one scan to the next, not during both. */
+		taken = (taken + (float)window->ns) / 2;
+		window->taken_ns += (taken - window->taken_ns) /
+				    (window->taken_ns > 0 ? 16.0f : 1.0f);
+	}
+	slice->parts = slice->spans = 0;
+	return 0;
+}
+
+/* ---- a round ------------------------------------------------------------- */
+
+static int sample_kind(struct watch *watch, struct heat *heat, const struct span *span,
+		       size_t n, enum page_kind kind, uint64_t cpu_end)
+{
+	struct window *window = &watch->window[kind];
+	size_t size = slice_size(watch, kind);
+	uintptr_t from = window->next;
+
+	window->next = 0;
+	for (size_t i = 0; i < n; i++) {
+		uintptr_t addr = span[i].start > from ? span[i].start : from;
+
+		while (addr < span[i].end) {
+			uintptr_t end = granule_end(addr);
+			int err = 0;
+
+			if (end > span[i].end)
+				end = span[i].end;
+			if (kind_of(heat_granule(heat, addr, false)) == kind)
+				add_part(watch->slice, addr, end);
+			addr = end;
+			if (watch->slice->parts == size)
+				err = sample_slice(watch, heat, kind);
+			if (err)
+				return err;
+			if (!watch->slice->parts &&
+			    now_ns(CLOCK_THREAD_CPUTIME_ID) > cpu_end) {
+				window->next = addr;
+				return 0;
+			}
+		}
+	}
+	return sample_slice(watch, heat, kind);
+}
+
+static void begin_window(struct window *window, uint64_t ns)
+{
+	window->ns = ns;
+	window->taken_ns = 0;
+	window->settled = false;
+	window->length++;
+}
+
+int watch_round(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
+		uint64_t cpu_ns)
+{
+	uint64_t cpu_end = now_ns(CLOCK_THREAD_CPUTIME_ID) + cpu_ns;
+	int err = 0;
+
+	if (!watch->slice) {
+		void *memory = mmap(NULL, sizeof(*watch->slice), PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (memory == MAP_FAILED)
+			return -ENOMEM;
+		madvise(memory, sizeof(*watch->slice), MADV_NOHUGEPAGE);
+		watch->slice = memory;
+		for (int kind = 0; kind < PAGE_KINDS; kind++)
+			begin_window(&watch->window[kind], kinds[kind].first_ns);
+	}
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		watch->window[kind].granules = 0;
+	for (int kind = 0; kind < PAGE_KINDS && !err; kind++)
+		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
+	return err;
+}
+
+void watch_destroy(struct watch *watch)
+{
+	if (watch->slice)
+		munmap(watch->slice, sizeof(*watch->slice));
+	*watch = (struct watch){0};
+}
+
+/* ---- windows ------------------------------------------------------------- */
+
+bool watch_knows(const struct watch *watch, const struct granule *granule)
+{
+	const struct window *window = &watch->window[kind_of(granule)];
+
+	return window->settled && granule->length == window->length &&
+	       heat_is_known(granule);
+}
+
+float watch_score(const struct watch *watch, const struct granule *granule, float rate)
+{
+	enum page_kind kind = kind_of(granule);
+	float taken = watch->window[kind].taken_ns;
+
+	return taken > 0 ? rate * 1e9f / taken / (float)kinds[kind].pages : 0;
+}
+
+static void adapt(struct window *window, enum page_kind kind, float reference)
+{
+	float rate = reference * window->taken_ns / 1e9f * (float)kinds[kind].pages;
+	float factor = rate * STEP_MOST > RATE_WANTED ? RATE_WANTED / rate : STEP_MOST;
+	float off_by = window->settled ? WRONG_FROM : RIGHT_WITHIN;
+	float ns;
+
+	if (factor < 1 / STEP_MOST)
+		factor = 1 / STEP_MOST;
+	/* Half of the way: what is accessed in short windows is not proportional. */
+	ns = (float)window->ns * (1 + factor) / 2;
+	if (ns < (float)kinds[kind].least_ns)
+		ns = (float)kinds[kind].least_ns;
+	if (ns > (float)kinds[kind].most_ns)
+		ns = (float)kinds[kind].most_ns;
+	window->settled =
+		(factor < off_by && factor * off_by > 1) || (uint64_t)ns == window->ns;
+	if (!window->settled)
+		begin_window(window, (uint64_t)ns);
+}
+
+/* Whether a kind's window matters: it has its share of what the round sampled. */
+static bool counts(const struct watch *watch, int kind)
+{
+	size_t all =
+		watch->window[SMALL_PAGES].granules + watch->window[HUGE_PAGES].granules;
+
+	return watch->window[kind].granules > 0 &&
+	       watch->window[kind].granules >= all / RARE;
+}
+
+void watch_adapt(struct watch *watch, float reference)
+{
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		if (counts(watch, kind))
+			adapt(&watch->window[kind], (enum page_kind)kind, reference);
+		else
+			watch->window[kind].settled = true;
+}
+
+bool watch_is_settled(const struct watch *watch)
+{
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		if (counts(watch, kind) && !watch->window[kind].settled)
+			return false;
+	return true;
+}

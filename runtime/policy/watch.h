@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Watching memory: rounds of samples that feed heat, and the length of their
+ * windows, which follows from what they find.
+ *
+ * A window is right when memory that HBM has no room for is accessed in some of
+ * its pages: in a longer one everything is accessed, in a shorter one hardly
+ * anything. For huge pages, with one accessed bit for 512 pages, it is shorter by
+ * so much, and there are several windows in a round. So pages of both kinds
+ * have a window of their own.
+ *
+ * One thread's: the policy's.
+ */
+#ifndef FERRY_WATCH_H
+#define FERRY_WATCH_H
+
+#include "policy/heat.h"
+
+enum page_kind { SMALL_PAGES, HUGE_PAGES, PAGE_KINDS };
+
+struct window {
+	uint64_t ns;     /* asked for */
+	float taken_ns;  /* how long a page was really watched, lately */
+	uint8_t length;  /* counts the changes of it, for heat_note() */
+	bool settled;    /* found right the last time */
+	size_t granules; /* sampled with it in the last round */
+	uintptr_t next;  /* where the next round begins */
+};
+
+/* All zeros but the sampler is ready for the first round. */
+struct watch {
+	const struct sampler *sampler;
+	struct window window[PAGE_KINDS];
+	struct watch_slice *slice; /* memory for what is sampled together */
+	uint64_t samples;          /* windows so far */
+};
+
+/*
+ * Samples the memory of @n spans, whole blocks in ascending order: all of it,
+ * or as much as @cpu_ns of this thread's time allow; the next round goes on
+ * from there. 0 or -errno (the sampler's, -ENOMEM).
+ */
+int watch_round(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
+		uint64_t cpu_ns);
+
+/* Whether enough windows, of the right length, were seen to judge a granule by. */
+bool watch_knows(const struct watch *watch, const struct granule *granule);
+
+/* Accesses of one of a granule's pages a second, of a rate (heat_rate()). */
+float watch_score(const struct watch *watch, const struct granule *granule, float rate);
+
+/* Sets the windows by the score of memory that HBM has no room for. */
+void watch_adapt(struct watch *watch, float reference);
+
+/* Whether all windows are right. */
+bool watch_is_settled(const struct watch *watch);
+
+void watch_destroy(struct watch *watch);
+
+#endif /* FERRY_WATCH_H */

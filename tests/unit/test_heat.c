@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Proves that heat follows what samples tell, forgets, begins anew where the
+ * memory or the window is another, and costs less than a thousandth of what is
+ * managed, a TiB of scattered memory included. One thread.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <string.h>
+#include <sys/resource.h>
+
+#include "policy/heat.h"
+
+#define SOMEWHERE ((uintptr_t)0x7f0000000000)
+
+static struct sample samples[GRANULE_BLOCKS];
+
+/* All blocks alike: of 16 pages each @accessed, all in a huge page or none. */
+static void fill(uint8_t accessed, bool huge)
+{
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		samples[i] = (struct sample){.present = BLOCK_PAGES,
+					     .watched = BLOCK_PAGES,
+					     .accessed = accessed,
+					     .huge = huge ? BLOCK_PAGES : 0};
+}
+
+static void note(struct granule *granule, unsigned int times, uint8_t length)
+{
+	for (unsigned int i = 0; i < times; i++)
+		heat_note(granule, samples, 0, GRANULE_BLOCKS, length);
+}
+
+static void means_and_forgets(void **state)
+{
+	struct granule granule = {0};
+	unsigned int pages;
+
+	(void)state;
+	fill(4, false);
+	note(&granule, 2, 1);
+	assert_false(heat_is_known(&granule));
+	fill(12, false);
+	note(&granule, 2, 1);
+	assert_true(heat_is_known(&granule));
+	/* The mean of the first four: 4, 4, 12, 12 of 16. */
+	assert_in_range(heat_mean(&granule, &pages), 65535 / 2 - 3, 65535 / 2 + 3);
+	assert_int_equal(pages, GRANULE_PAGES);
+	fill(0, false);
+	note(&granule, 4, 1);
+	assert_in_range(heat_mean(&granule, &pages), 65535 / 2 * 0.3, 65535 / 2 * 0.33);
+	note(&granule, 40, 1);
+	assert_in_range(heat_mean(&granule, &pages), 0, 8);
+}
+
+static void blocks_differ(void **state)
+{
+	struct granule granule = {0};
+	unsigned int pages;
+
+	(void)state;
+	fill(0, false);
+	samples[7].accessed = BLOCK_PAGES;
+	samples[9].present = samples[9].watched = 0;
+	note(&granule, 8, 1);
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		assert_in_range(granule.heat[i], i == 7 ? 65000 : 0, i == 7 ? 65535 : 0);
+	heat_mean(&granule, &pages);
+	assert_int_equal(pages, GRANULE_PAGES - BLOCK_PAGES);
+	/* A part of the granule only: the rest stays. */
+	fill(BLOCK_PAGES, false);
+	heat_note(&granule, samples, 8, 1, 1);
+	assert_true(granule.heat[7] > 65000 && granule.heat[8] > 10000);
+	assert_int_equal(granule.heat[10], 0);
+}
+
+static void begins_anew(void **state)
+{
+	struct granule granule = {0};
+
+	(void)state;
+	fill(8, false);
+	note(&granule, HEAT_WINDOWS_SMALL, 1);
+	assert_true(heat_is_known(&granule));
+	note(&granule, 1, 2); /* another window */
+	assert_false(heat_is_known(&granule));
+	note(&granule, HEAT_WINDOWS_SMALL, 2);
+	assert_true(heat_is_known(&granule));
+
+	granule.placed_known = true;
+	for (size_t i = 0; i < 8; i++) /* a quarter of the pages is gone */
+		samples[i].present = samples[i].watched = samples[i].accessed = 0;
+	note(&granule, 1, 2);
+	assert_false(heat_is_known(&granule));
+	assert_false(granule.placed_known);
+
+	fill(8, true);
+	note(&granule, 1, 2);
+	assert_true(granule.huge);
+	note(&granule, HEAT_WINDOWS_SMALL + 1, 2);
+	assert_false(heat_is_known(&granule)); /* it has less to tell */
+	note(&granule, HEAT_WINDOWS_HUGE, 2);
+	assert_true(heat_is_known(&granule));
+	for (size_t i = 1; i < GRANULE_BLOCKS; i++)
+		assert_int_equal(granule.heat[i], granule.heat[0]);
+}
+
+static void rates(void **state)
+{
+	float before = -1;
+
+	(void)state;
+	assert_true(heat_rate(0) == 0);
+	for (uint32_t share = 0; share <= 65535; share += 15) {
+		float rate = heat_rate((uint16_t)share);
+
+		assert_true(rate >= before && rate <= HEAT_MOST_RATE);
+		before = rate;
+	}
+	/* 1 - 2^-n */
+	assert_true(heat_rate(32768) > 0.99f && heat_rate(32768) < 1.01f);
+	assert_true(heat_rate(49152) > 1.99f && heat_rate(49152) < 2.01f);
+	assert_true(heat_rate(57344) > 2.99f && heat_rate(57344) < 3.01f);
+	assert_true(heat_rate(65535) == HEAT_MOST_RATE);
+}
+
+static void addresses(void **state)
+{
+	struct heat heat = {0};
+	struct granule *granule;
+
+	(void)state;
+	assert_null(heat_granule(&heat, SOMEWHERE, false));
+	assert_int_equal(heat.bytes, 0);
+	granule = heat_granule(&heat, SOMEWHERE + 12345, true);
+	assert_non_null(granule);
+	assert_ptr_equal(heat_granule(&heat, SOMEWHERE + GRANULE_BYTES - 1, false),
+			 granule);
+	assert_ptr_equal(heat_granule(&heat, SOMEWHERE + GRANULE_BYTES, true),
+			 granule + 1);
+	assert_non_null(heat_granule(&heat, ((uintptr_t)1 << 47) - 1, true));
+	assert_null(heat_granule(&heat, (uintptr_t)1 << 47, true));
+	heat_destroy(&heat);
+	assert_null(heat_granule(&heat, SOMEWHERE, false));
+}
+
+static size_t resident_bytes(void)
+{
+	struct rusage usage;
+
+	getrusage(RUSAGE_SELF, &usage);
+	return (size_t)usage.ru_maxrss << 10;
+}
+
+/* A TiB in pieces of 4 GiB all over the address space. */
+static void tebibyte(void **state)
+{
+	const size_t piece = (size_t)4 << 30, pieces = 256;
+	size_t before = resident_bytes();
+	struct heat heat = {0};
+
+	(void)state;
+	fill(3, false);
+	for (size_t i = 0; i < pieces; i++)
+		for (size_t at = 0; at < piece; at += GRANULE_BYTES) {
+			struct granule *granule = heat_granule(
+				&heat, ((uintptr_t)1 << 36) + i * 16 * piece + at, true);
+
+			assert_non_null(granule);
+			heat_note(granule, samples, 0, GRANULE_BLOCKS, 1);
+		}
+	assert_true(resident_bytes() - before < pieces * piece / 10000);
+	heat_destroy(&heat);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(means_and_forgets), cmocka_unit_test(blocks_differ),
+		cmocka_unit_test(begins_anew),       cmocka_unit_test(rates),
+		cmocka_unit_test(addresses),         cmocka_unit_test(tebibyte),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -6,11 +6,12 @@
  * or beside one, and tells where the kernel has the pages.
  *
  * Prints a line for each interval:
- *   SECONDS PHASE ACCESSES RATE HOT-SHARE ACCESS-SHARE
+ *   SECONDS PHASE ACCESSES RATE HOT-SHARE ACCESS-SHARE MOVED
  * ACCESSES of this interval; RATE of them a second, without the time that
  * looking took; HOT-SHARE of the hot blocks' pages on HBM at its end;
  * ACCESS-SHARE: of all accesses of the interval, those to pages that are on HBM
- * at its end, from this program's own count for each block.
+ * at its end, from this program's own count for each block; MOVED: pages by which
+ * blocks have more or less of themselves on HBM than at the end before.
  *
  * Every access adds 1 to a word, and in the end all words must add up to the
  * accesses: ends with 1 if one was lost.
@@ -58,6 +59,7 @@ static char *memory, *scratch;
 static size_t blocks, hot_blocks;
 static uint32_t *order;   /* blocks, shuffled: those of phase p begin at p * hot_blocks */
 static uint64_t *counted; /* accesses of each block in this interval */
+static double *share_before; /* of each block on HBM */
 static uint64_t random_state = 88172645463325252U;
 
 static void die(const char *what)
@@ -98,7 +100,8 @@ static void set_up(void)
 	hot_blocks = blocks / 10;
 	order = malloc(blocks * sizeof(*order));
 	counted = calloc(blocks, sizeof(*counted));
-	if (!memory || scratch == MAP_FAILED || !order || !counted)
+	share_before = calloc(blocks, sizeof(*share_before));
+	if (!memory || scratch == MAP_FAILED || !order || !counted || !share_before)
 		die("memory");
 	if (madvise(memory, option.bytes, option.huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
 		die("madvise");
@@ -157,7 +160,7 @@ static double share_on_hbm(size_t block, size_t step)
 static double report(double at, int phase, uint64_t accesses, double rate)
 {
 	const uint32_t *hot = order + (size_t)phase * hot_blocks;
-	double hot_share = 0, access_share = 0;
+	double hot_share = 0, access_share = 0, moved = 0;
 
 	for (size_t i = 0; i < blocks; i++) {
 		size_t block = order[i];
@@ -167,9 +170,13 @@ static double report(double at, int phase, uint64_t accesses, double rate)
 		hot_share += is_hot ? share : 0;
 		access_share += share * (double)counted[block];
 		counted[block] = 0;
+		moved += share > share_before[block] ? share - share_before[block]
+						     : share_before[block] - share;
+		share_before[block] = share;
 	}
-	printf("%.2f %d %lu %.0f %.4f %.4f\n", at, phase, (unsigned long)accesses, rate,
-	       hot_share / (double)hot_blocks, access_share / (double)accesses);
+	printf("%.2f %d %lu %.0f %.4f %.4f %.0f\n", at, phase, (unsigned long)accesses,
+	       rate, hot_share / (double)hot_blocks, access_share / (double)accesses,
+	       moved * (double)(option.block / PAGE));
 	fflush(stdout);
 	return hot_share / (double)hot_blocks;
 }
@@ -266,6 +273,9 @@ int main(int argc, char **argv)
 
 	read_options(argc, argv);
 	set_up();
+	/* What first touch did is no move. */
+	for (size_t i = 0; i < blocks; i++)
+		share_before[i] = share_on_hbm(i, COLD_STEP);
 	start = now_ns();
 	for (int phase = 0; phase < 2; phase++)
 		accesses += run_phase(phase, start);

@@ -6,7 +6,7 @@
 #ifndef FERRY_RUNTIME_H
 #define FERRY_RUNTIME_H
 
-#include "policy/config.h"
+#include "config/config.h"
 #include "topology/topology.h"
 
 struct runtime {

@@ -4,7 +4,7 @@
 #include "cli/cli.h"
 #include "fault/sampler.h"
 #include "migrate/migrate.h"
-#include "policy/config.h"
+#include "config/config.h"
 
 #include <getopt.h>
 #include <stdio.h>

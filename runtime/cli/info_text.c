@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* `ferry info` for people: aligned columns. One thread. */
 #include "cli/info.h"
-#include "policy/config.h"
+#include "config/config.h"
 
 #include <inttypes.h>
 #include <stdio.h>

@@ -7,7 +7,7 @@
 #include "cli/cli.h"
 #include "cli/program.h"
 #include "fault/sampler.h"
-#include "policy/config.h"
+#include "config/config.h"
 #include "topology/topology.h"
 
 #include <errno.h>

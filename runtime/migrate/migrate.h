@@ -29,7 +29,7 @@
 #include <ferry/ferry.h>
 
 #include "migrate/engine.h"
-#include "policy/config.h"
+#include "config/config.h"
 
 /*
  * The engine in use, chosen and opened at the first call in a process:

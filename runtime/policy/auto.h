@@ -23,7 +23,7 @@
 #include <stdint.h>
 
 #include "heap/range_set.h"
-#include "policy/config.h"
+#include "config/config.h"
 #include "topology/topology.h"
 
 struct auto_options {

@@ -20,7 +20,7 @@
 #include <stdint.h>
 
 #include "heap/region.h"
-#include "policy/config.h"
+#include "config/config.h"
 
 /* The library hides what does not say that programs may see it. */
 #define EXPORT __attribute__((visibility("default")))

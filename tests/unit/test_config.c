@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "policy/config.h"
+#include "config/config.h"
 
 static char error[256];
 

@@ -3,7 +3,7 @@
  * The FERRY_* environment variables. Pure functions on values, no allocation;
  * config_get()'s result is written once.
  */
-#include "policy/config.h"
+#include "config/config.h"
 
 #include <errno.h>
 #include <pthread.h>

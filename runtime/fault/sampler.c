@@ -1,28 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* The choice of the sampler (sampler.h). One thread's. */
+/* The choice of the sampler (sampler.h). No state. */
 #include "fault/sampler.h"
 
-#include <stdio.h>
-
 /* In order of preference: the cheapest first. */
-static const struct sampler *const samplers[] = {&sampler_abit, &sampler_fault};
+static const struct sampler *const samplers[] = {&sampler_abit};
 
 const struct sampler *sampler_open(const char **why)
 {
-	static char lacks[512];
-	size_t used = 0;
-
-	for (size_t i = 0; i < sizeof(samplers) / sizeof(samplers[0]); i++) {
-		int n;
-
+	for (size_t i = 0; i < sizeof(samplers) / sizeof(samplers[0]); i++)
 		if (!samplers[i]->open(why))
 			return samplers[i];
-		n = snprintf(lacks + used, sizeof(lacks) - used, "%s%s", used ? "; " : "",
-			     *why);
-		if (n > 0 && (size_t)n < sizeof(lacks) - used)
-			used += (size_t)n;
-	}
-	*why = lacks;
 	return NULL;
 }
 

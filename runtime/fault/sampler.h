@@ -55,16 +55,9 @@ struct sampler {
 	 * in ns; NULL: none.
 	 */
 	uint64_t (*cost)(void);
-
-	/*
-	 * Limits that time, in percent of one CPU: then fewer pages are watched.
-	 * To be called after open(), which sets 1. NULL: there is none.
-	 */
-	void (*limit)(double percent);
 };
 
 extern const struct sampler sampler_abit;
-extern const struct sampler sampler_fault;
 
 /*
  * The first sampler that can be opened in this process, or NULL; in *why, why

@@ -124,10 +124,3 @@ int uffd_zero(int fd, uintptr_t addr, size_t len, size_t *done)
 	*done = progress(arg.zeropage);
 	return err;
 }
-
-int uffd_wake(int fd, uintptr_t addr, size_t len)
-{
-	struct uffdio_range range = {addr, len};
-
-	return ioctl(fd, UFFDIO_WAKE, &range) ? -errno : 0;
-}

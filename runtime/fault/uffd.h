@@ -53,6 +53,4 @@ int uffd_move(int fd, uintptr_t to, uintptr_t from, size_t len, uint64_t mode,
 int uffd_copy(int fd, uintptr_t to, const void *from, size_t len, size_t *done);
 int uffd_zero(int fd, uintptr_t addr, size_t len, size_t *done);
 
-int uffd_wake(int fd, uintptr_t addr, size_t len);
-
 #endif /* FERRY_UFFD_H */

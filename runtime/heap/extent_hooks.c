@@ -3,6 +3,7 @@
 #include "heap/extent_hooks.h"
 
 #include <errno.h>
+#include <sys/mman.h>
 
 #include "heap/huge.h"
 
@@ -117,7 +118,7 @@ static bool extent_purge_lazily(extent_hooks_t *hooks, void *addr, size_t size,
 	if (!huge_keeps())
 		return true;
 	if (start < end)
-		region_discard((void *)start, end - start);
+		madvise((void *)start, end - start, MADV_DONTNEED);
 	errno = saved;
 	return false;
 }
@@ -126,7 +127,7 @@ static bool extent_purge(extent_hooks_t *hooks, void *addr, size_t size, size_t 
 			 size_t length, unsigned int arena)
 {
 	int saved = errno;
-	bool failed = region_discard((char *)addr + offset, length);
+	bool failed = madvise((char *)addr + offset, length, MADV_DONTNEED);
 
 	(void)hooks;
 	(void)size;

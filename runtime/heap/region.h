@@ -114,19 +114,6 @@ bool region_extend(void *addr, struct region_chunk *chunk, size_t size);
 int region_free(void *addr, size_t size);
 
 /*
- * Gives the pages of any part of a region to the kernel; it reads as zeros then.
- * 0 or -errno.
- */
-int region_discard(void *addr, size_t size);
-
-/*
- * What has pages out of their place (runtime/fault): region_discard() calls
- * @hold for a range before it is discarded and @let_go afterwards, with no lock
- * of this part held. Set once.
- */
-void region_guard(void (*hold)(const void *addr, size_t size), void (*let_go)(void));
-
-/*
  * Where a region's memory is: fills in up to @max spans, in no order, free parts
  * included; how many there are.
  */

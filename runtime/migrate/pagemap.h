@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which pages of this process are there, and which huge pages map: PAGEMAP_SCAN
- * (Linux 6.7) on /proc/self/pagemap. Functions on a descriptor; any thread. What they
- * tell may have changed by the time it is used.
+ * Which pages of this process huge pages map: PAGEMAP_SCAN (Linux 6.7) on
+ * /proc/self/pagemap. Functions on a descriptor; any thread. What they tell
+ * may have changed by the time it is used.
  */
 #ifndef FERRY_PAGEMAP_H
 #define FERRY_PAGEMAP_H
@@ -23,15 +23,6 @@ struct huge_run {
  */
 int pagemap_huge_runs(int fd, uintptr_t start, uintptr_t end,
 		      struct huge_run run[PAGEMAP_RUNS], uintptr_t *walked);
-
-struct page_run {
-	uintptr_t start, end;
-	bool huge; /* mapped by huge pages */
-};
-
-/* As pagemap_huge_runs(), of the pages that are there. */
-int pagemap_runs(int fd, uintptr_t start, uintptr_t end,
-		 struct page_run run[PAGEMAP_RUNS], uintptr_t *walked);
 
 /* false also if it cannot be told. */
 bool pagemap_is_huge(int fd, uintptr_t addr);

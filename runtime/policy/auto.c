@@ -258,8 +258,6 @@ static bool begin(void)
 	if (migrate_engine(&own.placer.engine, options.config->engine))
 		return false;
 	own.watch.sampler = sampler_open(&why);
-	if (own.watch.sampler && own.watch.sampler->limit)
-		own.watch.sampler->limit(options.config->overhead);
 	pthread_mutex_lock(&published.lock);
 	published.stats.started = own.watch.sampler != NULL;
 	published.stats.sampler = own.watch.sampler ? own.watch.sampler->name : "none";

@@ -24,7 +24,6 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fault/handler.h"
 #include "heap/huge.h"
 #include "heap/range_set.h"
 #include "preload/direct.h"
@@ -137,11 +136,7 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 		mapped = __wrap_mmap(addr, len, prot, flags, fd, offset);
 	} else {
 		enter();
-		if (flags & MAP_FIXED)
-			handler_hold(addr, len);
 		mapped = __wrap_mmap(addr, len, prot, flags, fd, offset);
-		if (flags & MAP_FIXED)
-			handler_let_go();
 		/* Pages that are there already are moved. */
 		if (mapped != MAP_FAILED && placeable)
 			place(mapped, len,
@@ -165,9 +160,7 @@ EXPORT int munmap(void *addr, size_t len)
 	if (inside || !may_be_recorded())
 		return __wrap_munmap(addr, len);
 	enter();
-	handler_hold(addr, len);
 	result = __wrap_munmap(addr, len);
-	handler_let_go();
 	if (!result)
 		forget(addr, len);
 	leave();
@@ -210,33 +203,19 @@ EXPORT void *mremap(void *old_addr, size_t old_len, size_t new_len, int flags, .
 		va_list args;
 
 		va_start(args, flags);
-		/* The checker loses va_start() where it reads several files. */
-		new_addr = va_arg(args, void *); // NOLINT(clang-analyzer-valist.*)
+		new_addr = va_arg(args, void *);
 		va_end(args);
 	}
 	if (inside || !may_be_recorded())
 		return direct_mremap(old_addr, old_len, new_len, flags, new_addr);
 	enter();
-	handler_hold(NULL, SIZE_MAX); /* of both places */
 	mapped = direct_mremap(old_addr, old_len, new_len, flags, new_addr);
 	saved = errno;
-	handler_let_go();
 	if (mapped != MAP_FAILED)
 		follow(old_addr, old_len, mapped, new_len);
 	leave();
 	errno = saved;
 	return mapped;
-}
-
-/* What it does to pages that are out of their place is better done without any. */
-EXPORT int madvise(void *addr, size_t len, int advice)
-{
-	int result;
-
-	handler_hold(addr, len);
-	result = __wrap_madvise(addr, len, advice);
-	handler_let_go();
-	return result;
 }
 
 void mapping_usage(struct mapping_usage *out)

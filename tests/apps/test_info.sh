@@ -11,7 +11,7 @@ out '^tier +nodes'
 grep -qxF "Ferry $("$ferry" --version | cut -d" " -f2) on Linux $(uname -r)" "$tmp/out" || fail "no first line"
 out '^engine +(kmod|syscall): .'
 out '^huge pages +system: (none|never|madvise|always), FERRY_HUGE=auto: .'
-out '^sampler +(abit|fault|none): .'
+out '^sampler +(abit|none): .'
 check 0 "$ferry" info --json
 cp "$tmp/out" "$tmp/info.json"
 python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --json and sysfs differ"

@@ -134,25 +134,6 @@ static void fills(void **state)
 	munmap(from, LEN);
 }
 
-/* Waiting ends by a wake too, and the toucher asks again. */
-static void wakes(void **state)
-{
-	char *mem = map();
-	struct reader r;
-	size_t done;
-
-	(void)state;
-	assert_int_equal(uffd_register(uffd, (uintptr_t)mem, LEN), 0);
-	start(&r, mem);
-	assert_ptr_equal(faulted(), mem);
-	assert_int_equal(uffd_wake(uffd, (uintptr_t)mem, PAGE_BYTES), 0);
-	assert_ptr_equal(faulted(), mem);
-	assert_int_equal(uffd_zero(uffd, (uintptr_t)mem, LEN, &done), 0);
-	assert_int_equal(done, LEN);
-	join(&r, "\0\0\0\0");
-	munmap(mem, LEN);
-}
-
 /* What is there already stays, and what came before it has moved. */
 static void progress(void **state)
 {
@@ -249,8 +230,9 @@ static void refused(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(refused), cmocka_unit_test(fills),
-		cmocka_unit_test(wakes),   cmocka_unit_test(progress),
+		cmocka_unit_test(refused),
+		cmocka_unit_test(fills),
+		cmocka_unit_test(progress),
 		cmocka_unit_test(taken),
 	};
 

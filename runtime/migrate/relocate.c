@@ -52,8 +52,9 @@ static struct {
 	int pagemap;
 	stream_copy_fn *copy;
 
-	pthread_mutex_t gate; /* guards the next three and windows' start and end */
+	pthread_mutex_t gate; /* guards the next five and windows' start and end */
 	pthread_cond_t changed;
+	unsigned long arrived, admitted; /* who wants to open a window, in order */
 	unsigned int open_windows;
 	unsigned int held; /* by fork(2) */
 
@@ -216,15 +217,23 @@ static struct window *closed_window(void)
 	return NULL;
 }
 
-/* Two windows of the same memory would unregister it under each other. */
+/*
+ * Two windows of the same memory would unregister it under each other. Who comes
+ * first goes first: one that opens window after window would starve others.
+ */
 static struct window *window_enter(uintptr_t start, uintptr_t end)
 {
 	struct window *w;
+	unsigned long ticket;
 
 	pthread_mutex_lock(&relocate.gate);
-	while (relocate.held || overlaps_open(start, end) || !(w = closed_window()))
+	ticket = relocate.arrived++;
+	while (ticket != relocate.admitted || relocate.held ||
+	       overlaps_open(start, end) || !(w = closed_window()))
 		pthread_cond_wait(&relocate.changed, &relocate.gate);
+	relocate.admitted++;
 	relocate.open_windows++;
+	pthread_cond_broadcast(&relocate.changed); /* for the next */
 	pthread_mutex_lock(&relocate.events);
 	w->start = start;
 	w->end = end;
@@ -465,6 +474,7 @@ void relocate_forget(void)
 	pthread_mutex_init(&relocate.events, NULL);
 	pthread_cond_init(&relocate.changed, NULL);
 	relocate.open_windows = relocate.held = 0;
+	relocate.arrived = relocate.admitted = 0; /* those who wait are not here */
 	relocate.strayed_count = 0;
 	for (int n = 0; n < MAX_COPIERS; n++)
 		relocate.window[n].start = relocate.window[n].end = 0;

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -415,7 +416,8 @@ static void left_alone(void)
 	uint32_t moved = 0;
 
 	CHECK(!mprotect(mem, GRANULE_BYTES, PROT_READ));
-	CHECK(!mlock(mem + GRANULE_BYTES, GRANULE_BYTES));
+	/* The sanitizers' mlock() does nothing. */
+	CHECK(!syscall(SYS_mlock, mem + GRANULE_BYTES, GRANULE_BYTES));
 	CHECK(!madvise(mem + 2 * GRANULE_BYTES, GRANULE_BYTES, MADV_DONTNEED));
 	/* It is tried again, for the kernel may have no huge page at the moment. */
 	for (int i = 0; i < 50 && !moved; i++)

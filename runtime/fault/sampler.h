@@ -49,12 +49,6 @@ struct sampler {
 	 */
 	int (*sample)(const struct span *span, size_t n, uint64_t window_ns,
 		      struct sample *out);
-
-	/*
-	 * CPU time that samples took so far in other threads than the caller's,
-	 * in ns; NULL: none.
-	 */
-	uint64_t (*cost)(void);
 };
 
 extern const struct sampler sampler_abit;

@@ -213,15 +213,10 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 	return own.interval < most ? own.interval : most;
 }
 
-static uint64_t sampler_cost(void)
-{
-	return own.watch.sampler->cost ? own.watch.sampler->cost() : 0;
-}
-
 /* 0, or -errno: nothing can be done any more. */
 static int round_of_work(void)
 {
-	uint64_t began = now_ns(CLOCK_THREAD_CPUTIME_ID), others = sampler_cost(), cost;
+	uint64_t began = now_ns(CLOCK_THREAD_CPUTIME_ID), cost;
 	struct placer_result result;
 	ssize_t managed = find_spans();
 	int err = managed < 0 ? (int)managed : 0;
@@ -237,8 +232,7 @@ static int round_of_work(void)
 	if (err)
 		return err;
 	watch_adapt(&own.watch, result.reference);
-	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns + sampler_cost() -
-	       others;
+	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns;
 	own.budget -= (int64_t)cost;
 	own.cpu_ns += cost;
 	own.move_ns += result.ns;

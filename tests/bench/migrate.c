@@ -130,18 +130,7 @@ int main(int argc, char **argv)
 	if (busy && pthread_create(&spinner, NULL, spin, &stop))
 		die("pthread_create");
 
-	/* Each subject takes each place in a round once before any comes twice. */
-	for (unsigned long round = 0; round < rounds; round++)
-		for (size_t i = 0; i < nr_subjects; i++) {
-			const struct subject *subject =
-				&subjects[(i + round) % nr_subjects];
-
-			if (!listed(wanted, subject->name))
-				continue;
-			bench_require(&bench, subject);
-			measure(&bench, subject, to);
-			measure(&bench, subject, from);
-		}
+	bench_rounds(&bench, wanted, rounds, from, to, measure);
 
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
 	if (busy)

@@ -163,7 +163,8 @@ uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000U + ts.tv_nsec;
 }
 
-bool listed(const char *list, const char *name)
+/* Is @name in @list, which has commas between its words? */
+static bool listed(const char *list, const char *name)
 {
 	size_t length = strlen(name);
 
@@ -202,12 +203,31 @@ void bench_open(struct bench *bench, int node)
 	make_memory(bench, node);
 }
 
-void bench_require(const struct bench *bench, const struct subject *subject)
+static void require(const struct bench *bench, const struct subject *subject)
 {
 	if (!subject->needs_module || bench->device >= 0)
 		return;
 	errno = ENODEV;
 	die(FERRY_DEVICE_PATH);
+}
+
+void bench_rounds(struct bench *bench, const char *wanted, unsigned long rounds, int from,
+		  int to,
+		  void (*measure)(struct bench *bench, const struct subject *subject,
+				  int node))
+{
+	/* Each subject takes each place in a round once before any comes twice. */
+	for (unsigned long round = 0; round < rounds; round++)
+		for (size_t i = 0; i < nr_subjects; i++) {
+			const struct subject *subject =
+				&subjects[(i + round) % nr_subjects];
+
+			if (!listed(wanted, subject->name))
+				continue;
+			require(bench, subject);
+			measure(bench, subject, to);
+			measure(bench, subject, from);
+		}
 }
 
 size_t pages_on(const struct bench *bench, int node)

@@ -39,13 +39,18 @@ extern const size_t nr_subjects;
 _Noreturn void die(const char *what);
 
 uint64_t now_ns(void);
-/* Is @name in @list, which has commas between its words? */
-bool listed(const char *list, const char *name);
 
 /* Opens the device, where there is one, and a ring; fills memory on @node. */
 void bench_open(struct bench *bench, int node);
-/* Ends the program if the subject cannot be had here. */
-void bench_require(const struct bench *bench, const struct subject *subject);
+/*
+ * Has @measure move the memory from node to node and back by each of @wanted, a
+ * list with commas between its words, in turns. Ends the program if one of them
+ * cannot be had here.
+ */
+void bench_rounds(struct bench *bench, const char *wanted, unsigned long rounds, int from,
+		  int to,
+		  void (*measure)(struct bench *bench, const struct subject *subject,
+				  int node));
 /* Pages of the memory that the kernel says are on @node */
 size_t pages_on(const struct bench *bench, int node);
 

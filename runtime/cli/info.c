@@ -105,6 +105,8 @@ int info_command(int argc, char *argv[])
 		return fail(EXIT_USAGE, "info", "%s", error);
 	probe_all(&info.probe);
 	info.engine = migrate_engine_name(config->engine, &info.engine_why);
+	info.huge_engine =
+		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
 	info.sampler = sampler_name(&info.sampler_why);
 	info.huge = config->huge;
 	info_advise(&info);

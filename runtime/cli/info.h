@@ -22,6 +22,7 @@ struct info {
 	const struct topology *topology;
 	struct probe probe;
 	const char *engine, *engine_why;
+	const char *huge_engine, *huge_engine_why; /* what moves huge pages */
 	const char *sampler, *sampler_why;
 	enum huge_mode huge; /* as FERRY_HUGE asks */
 	struct advice advice[MAX_ADVICE];

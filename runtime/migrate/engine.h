@@ -89,6 +89,12 @@ extern const struct engine engine_kmod;
 extern const struct engine engine_relocate;
 extern const struct engine engine_syscall;
 
+/*
+ * Has engine_kmod, which is open, give pieces that huge pages map to @engine, which is open
+ * too, instead of engine_syscall. Before the first batch; 0 or -errno.
+ */
+int kmod_give_huge_to(const struct engine *engine);
+
 /* Adds the counts of @more; the first error stays. */
 void result_add(struct ferry_result *sum, const struct ferry_result *more);
 

@@ -8,17 +8,21 @@
  * the worker uses move().
  *
  * What a huge page maps the module leaves alone, as it would have to split it;
- * those pieces go on to the engine `syscall`, which moves them whole.
+ * those pieces go on to another engine, which moves them whole: `syscall`, or
+ * `relocate`, asynchronously where it can. A batch is finished when both are.
  *
- * fd and limits are set by open(), under migrate.c's lock, and constant from
- * then on; the ring is the worker thread's.
+ * fd, limits and the other engine are set by open() and kmod_give_huge_to(),
+ * under migrate.c's lock, and constant from then on; the ring is the worker
+ * thread's.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
 #include <sched.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -32,7 +36,9 @@ static struct {
 	uintptr_t limit; /* the module takes addresses below it only */
 	bool has_ring;
 	struct io_uring ring;
-} kmod = {.fd = -1};
+	const struct engine *huge; /* what moves huge pages */
+	int both; /* epoll of the ring and of that engine; -1: the ring is enough */
+} kmod = {.fd = -1, .huge = &engine_syscall, .both = -1};
 
 /* The arguments of a request; they must stay until it is complete. */
 struct call {
@@ -45,7 +51,8 @@ struct call {
 	 * finish the piece: moved and populated, nothing else.
 	 */
 	struct ferry_result brought[BATCH_PIECES];
-	struct batch huge; /* pieces with huge pages, for the engine `syscall` */
+	struct batch *batch;
+	struct batch huge; /* pieces with huge pages, for the engine that moves them */
 };
 
 /* ---- opening ------------------------------------------------------------ */
@@ -153,8 +160,11 @@ static void kmod_forget(void)
 		io_uring_queue_exit(&kmod.ring);
 	if (kmod.fd >= 0)
 		close(kmod.fd);
+	if (kmod.both >= 0)
+		close(kmod.both);
 	kmod.has_ring = false;
-	kmod.fd = -1;
+	kmod.fd = kmod.both = -1;
+	kmod.huge = &engine_syscall;
 }
 
 static int kmod_open(const char **why)
@@ -180,6 +190,34 @@ static int kmod_open(const char **why)
 		*why = FERRY_DEVICE_PATH
 			" is there; asynchronous by one thread, since the "
 			"module has no io_uring commands";
+	return 0;
+}
+
+static int watch(int fd)
+{
+	struct epoll_event event = {.events = EPOLLIN};
+
+	return epoll_ctl(kmod.both, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+int kmod_give_huge_to(const struct engine *engine)
+{
+	int err = 0;
+
+	if (kmod.has_ring) {
+		kmod.both = epoll_create1(EPOLL_CLOEXEC);
+		if (kmod.both < 0)
+			return -errno;
+		err = watch(kmod.ring.ring_fd);
+		if (!err)
+			err = watch(engine->wait_fd());
+		if (err) {
+			close(kmod.both);
+			kmod.both = -1;
+			return err;
+		}
+	}
+	kmod.huge = engine;
 	return 0;
 }
 
@@ -229,12 +267,13 @@ static void call_begin(struct call *call)
 	};
 }
 
-static struct call *call_make(const struct batch *batch)
+static struct call *call_make(struct batch *batch)
 {
 	struct call *call = malloc(sizeof(*call));
 
 	if (!call)
 		return NULL;
+	call->batch = batch;
 	call->huge.count = 0;
 	call->huge.result = (struct ferry_result){0};
 	call_begin(call);
@@ -308,35 +347,36 @@ static bool call_settle(struct call *call, struct batch *batch, int done)
 	return call->arg.nr_ranges > 0;
 }
 
-/* Moves the huge pages, whose pieces have not been counted yet. */
-static void move_huge(struct call *call, struct batch *batch)
+/* Goes on from the result @done of a first call until the module is finished. */
+static void call_finish(struct call *call, struct batch *batch, int done)
 {
+	while (call_settle(call, batch, done))
+		done = call_ioctl(call);
+}
+
+/*
+ * Ends a call when the huge pages have been moved too, whose pieces have not been
+ * counted yet.
+ */
+static struct batch *call_end(struct call *call)
+{
+	struct batch *batch = call->batch;
 	struct ferry_result brought = {0};
 	uint64_t pages = 0;
 
-	if (!call->huge.count)
-		return;
 	for (size_t i = 0, piece = 0; i < call->huge.count; i++, piece++) {
 		while (batch->piece[piece].addr != call->huge.piece[i].addr)
 			piece++;
 		result_add(&brought, &call->brought[piece]);
 		pages += piece_pages(&batch->piece[piece]);
 	}
-	engine_syscall.move(&call->huge);
 	if (call->huge.result.error)
 		result_add(&brought, &call->huge.result);
 	else
 		result_rerun(&brought, &call->huge.result, pages);
 	result_add(&batch->result, &brought);
-}
-
-/* Goes on from the result @done of a first call until the batch is finished. */
-static void call_finish(struct call *call, struct batch *batch, int done)
-{
-	while (call_settle(call, batch, done))
-		done = call_ioctl(call);
-	move_huge(call, batch);
 	free(call);
+	return batch;
 }
 
 static void kmod_move(struct batch *batch)
@@ -347,10 +387,15 @@ static void kmod_move(struct batch *batch)
 	if (!batch->count)
 		return;
 	call = call_make(batch);
-	if (call)
-		call_finish(call, batch, call_ioctl(call));
-	else if (!batch->result.error)
-		batch->result.error = -ENOMEM;
+	if (!call) {
+		if (!batch->result.error)
+			batch->result.error = -ENOMEM;
+		return;
+	}
+	call_finish(call, batch, call_ioctl(call));
+	if (call->huge.count)
+		kmod.huge->move(&call->huge);
+	call_end(call);
 }
 
 /* ---- asynchronously ----------------------------------------------------- */
@@ -395,7 +440,8 @@ static int kmod_start(struct batch *batch)
 	return -EOPNOTSUPP;
 }
 
-static struct batch *kmod_reap(void)
+/* What the module is finished with. */
+static struct call *reap_call(void)
 {
 	struct io_uring_cqe *cqe;
 	struct batch *batch;
@@ -407,12 +453,37 @@ static struct batch *kmod_reap(void)
 	done = cqe->res;
 	io_uring_cqe_seen(&kmod.ring, cqe);
 	call_finish(batch->engine_data, batch, done);
-	return batch;
+	return batch->engine_data;
+}
+
+/* Whether the huge pages of a call have been moved, or there are none. */
+static bool huge_moved(struct call *call)
+{
+	if (!call->huge.count)
+		return true;
+	if (kmod.huge->start && !kmod.huge->start(&call->huge))
+		return false;
+	kmod.huge->move(&call->huge);
+	return true;
+}
+
+static struct batch *kmod_reap(void)
+{
+	struct batch *huge = kmod.huge->reap ? kmod.huge->reap() : NULL;
+	struct call *call;
+
+	if (huge)
+		return call_end((struct call *)((char *)huge -
+						offsetof(struct call, huge)));
+	while ((call = reap_call()))
+		if (huge_moved(call))
+			return call_end(call);
+	return NULL;
 }
 
 static int kmod_wait_fd(void)
 {
-	return kmod.ring.ring_fd;
+	return kmod.both >= 0 ? kmod.both : kmod.ring.ring_fd;
 }
 
 /* ---- query -------------------------------------------------------------- */

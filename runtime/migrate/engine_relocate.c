@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -43,6 +44,7 @@ static struct {
 	struct task *first, **last; /* not begun */
 	struct task *reapable;
 	unsigned int copiers, idle;
+	bool complained; /* on stderr, once, children included */
 	int wake_fd; /* eventfd: something can be reaped */
 	char *stacks;
 } queue = {
@@ -237,6 +239,17 @@ static int start_copier(void)
 	return -err;
 }
 
+/* Not silent: it is slower without them. */
+static void complain(int err)
+{
+	if (!queue.complained)
+		fprintf(stderr,
+			"ferry: no thread can be started to relocate huge pages (%s); they are "
+			"moved by move_pages(2)\n",
+			strerror(-err));
+	queue.complained = true;
+}
+
 /* Gives a task to the copiers. 0, or -errno if there are none. */
 static int give(struct task *task)
 {
@@ -254,6 +267,8 @@ static int give(struct task *task)
 		*queue.last = task;
 		queue.last = &task->next;
 		pthread_cond_signal(&queue.work);
+	} else {
+		complain(err);
 	}
 	pthread_mutex_unlock(&queue.lock);
 	return err;

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <ferry/ferry_ioctl.h>
+
 #include "migrate/relocate.h"
 #include "migrate/worker.h"
 
@@ -24,6 +26,8 @@ static struct {
 	int error;
 	const struct engine *engine; /* NULL with an error */
 	const char *why;
+	const struct engine *huge; /* what moves huge pages */
+	const char *huge_why;
 } chosen = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static struct {
@@ -55,7 +59,7 @@ static void fork_child(void)
 	engine_syscall.forget();
 	chosen.made = false;
 	chosen.error = 0;
-	chosen.engine = NULL;
+	chosen.engine = chosen.huge = NULL;
 	memset(&count, 0, sizeof(count)); /* no other thread exists */
 	pthread_mutex_unlock(&chosen.lock);
 }
@@ -90,7 +94,31 @@ static void choose_demanded(const struct engine *engine)
 	chosen.complained = true;
 }
 
-static void choose(enum engine_choice choice)
+/*
+ * The module leaves huge pages alone. Relocation must know of all who hold a
+ * page, or their data is at risk; nobody asked for that risk.
+ */
+static const struct engine *choose_huge(enum engine_choice choice, const char **why)
+{
+	int err;
+
+	if (choice != ENGINE_AUTO) {
+		*why = "FERRY_ENGINE=kmod";
+		return &engine_syscall;
+	}
+	if (engine_relocate.open(why))
+		return &engine_syscall;
+	*why = FERRY_DEVICE_PATH ": the module does not tell which pages are held";
+	err = relocate_vouched() ? kmod_give_huge_to(&engine_relocate) : -EOPNOTSUPP;
+	if (!err)
+		return &engine_relocate;
+	engine_relocate.forget();
+	if (err != -EOPNOTSUPP)
+		*why = "no descriptor to wait for two engines with";
+	return &engine_syscall;
+}
+
+static void choose_among_all(enum engine_choice choice)
 {
 	const char *unused;
 
@@ -106,6 +134,15 @@ static void choose(enum engine_choice choice)
 		chosen.why = "FERRY_ENGINE=syscall";
 	engine_syscall.open(&unused);
 	chosen.engine = &engine_syscall;
+}
+
+static void choose(enum engine_choice choice)
+{
+	choose_among_all(choice);
+	chosen.huge = chosen.engine;
+	chosen.huge_why = chosen.why;
+	if (chosen.engine == &engine_kmod)
+		chosen.huge = choose_huge(choice, &chosen.huge_why);
 }
 
 int migrate_engine(const struct engine **out, enum engine_choice choice)
@@ -133,6 +170,18 @@ const char *migrate_engine_name(enum engine_choice choice, const char **why)
 	if (why)
 		*why = chosen.why;
 	return err ? "none" : engine->name;
+}
+
+const char *migrate_huge_engine_name(enum engine_choice choice, const char **why)
+{
+	const struct engine *engine;
+
+	if (migrate_engine(&engine, choice)) {
+		*why = chosen.why;
+		return "none";
+	}
+	*why = chosen.huge_why;
+	return chosen.huge->name;
 }
 
 /* ---- results ------------------------------------------------------------ */

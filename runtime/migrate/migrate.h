@@ -33,8 +33,9 @@
 
 /*
  * The engine in use, chosen and opened at the first call in a process:
- * @choice as configured, `auto` taking kmod where it can be opened. 0 and
- * *@out; or -ENODEV when kmod is demanded and cannot be had, said once on
+ * @choice as configured, `auto` taking kmod where it can be opened, and then
+ * relocate for what huge pages map, where all holders of a page are told. 0 and
+ * *@out; or -ENODEV when one is demanded and cannot be had, said once on
  * stderr. Thread-safe.
  */
 int migrate_engine(const struct engine **out, enum engine_choice choice);
@@ -44,6 +45,9 @@ int migrate_engine(const struct engine **out, enum engine_choice choice);
  * fails. Static strings.
  */
 const char *migrate_engine_name(enum engine_choice choice, const char **why);
+
+/* As above, of the engine that moves what huge pages map; "none" if there is none. */
+const char *migrate_huge_engine_name(enum engine_choice choice, const char **why);
 
 /* Counting, by whoever submits and completes; atomic. */
 void migrate_count_submitted(void);

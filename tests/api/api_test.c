@@ -24,13 +24,14 @@ static bool has_move(void)
 
 int api_main(int argc, char **argv, const struct kt_case *cases, size_t nr)
 {
-	static const char *const engines[] = {"kmod", "syscall", "relocate"};
+	static const char *const engines[] = {"kmod", "syscall", "relocate", "auto"};
 	int status = 0;
 
 	if (getenv("FERRY_ENGINE"))
 		return kt_main(argc, argv, cases, nr);
-	for (int i = 0; i < 3 && !status; i++) {
-		if (!strcmp(engines[i], "relocate") && !has_move()) {
+	for (int i = 0; i < 4 && !status; i++) {
+		/* Without it `auto` is `kmod`. */
+		if (i >= 2 && !has_move()) {
 			printf("FERRY_ENGINE=relocate is not for this kernel\n");
 			break;
 		}
@@ -42,11 +43,21 @@ int api_main(int argc, char **argv, const struct kt_case *cases, size_t nr)
 	return status;
 }
 
-bool api_engine_is(const char *name)
+static bool told(const char *name)
 {
 	const char *engine = getenv("FERRY_ENGINE");
 
 	return engine && !strcmp(engine, name);
+}
+
+bool api_engine_is(const char *name)
+{
+	return told(name) || (told("auto") && !strcmp(name, "kmod"));
+}
+
+bool api_relocates(void)
+{
+	return told("relocate") || (told("auto") && has_move());
 }
 
 struct ferry_result api_migrate(void *addr, size_t len, int node, uint32_t flags)

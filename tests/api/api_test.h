@@ -12,7 +12,7 @@
 
 /*
  * Runs all cases with FERRY_ENGINE=kmod, =syscall and, where the kernel can,
- * =relocate, or with what the environment says. Each case is a process of its own, and
+ * =relocate and =auto, or with what the environment says. Each case is a process of its own, and
  * libferry begins anew in it. Returns the exit status.
  */
 int api_main(int argc, char **argv, const struct kt_case *cases, size_t nr);
@@ -23,8 +23,10 @@ int api_main(int argc, char **argv, const struct kt_case *cases, size_t nr);
 		.name = #fn, .run = fn, .no_device = true                                \
 	}
 
-/* The engine that this process was told to use. */
+/* The engine that this process was told to use; there is a module. */
 bool api_engine_is(const char *name);
+/* Whether it moves huge pages by relocation. */
+bool api_relocates(void);
 
 /* One range through ferry_migrate(), which must return 0. */
 struct ferry_result api_migrate(void *addr, size_t len, int node, uint32_t flags);

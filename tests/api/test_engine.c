@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Proves on a machine without the module: which engine libferry takes and what
- * it says about it; that a kernel without NUMA is served; that the library
+ * it says about it; that a kernel without NUMA, or one without another thread for
+ * the process, is served; that the library
  * stays when it is unloaded with its worker running. Each case is a process of
  * its own that loads libferry.so with dlopen(3), for whose jemalloc glibc must
  * set more static TLS aside than it does by default.
@@ -223,26 +224,33 @@ static void choices(void **state)
 	assert_int_equal(times_said("FERRY_ENGINE"), 1);
 }
 
-/* ---- a kernel without NUMA ---------------------------------------------- */
+/* ---- what the kernel refuses -------------------------------------------- */
 
-#define REFUSE(nr)                                                                       \
+#define REFUSE(nr, err)                                                                  \
 	BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),                                   \
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS)
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (err))
+#define FILTER(...)                                                                      \
+	{                                                                                \
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),   \
+			__VA_ARGS__, BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),       \
+	}
 
-static void run_without_numa(void)
+static void install(struct sock_filter *filter, size_t len)
 {
-	struct sock_filter filter[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		REFUSE(SYS_move_pages),
-		REFUSE(SYS_mbind),
-		REFUSE(SYS_get_mempolicy),
-		REFUSE(SYS_set_mempolicy),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};
+	struct sock_fprog program = {(unsigned short)len, filter};
 
 	CHECK(!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	CHECK(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
+}
+
+static void run_without_numa(void)
+{
+	struct sock_filter filter[] =
+		FILTER(REFUSE(SYS_move_pages, ENOSYS), REFUSE(SYS_mbind, ENOSYS),
+		       REFUSE(SYS_get_mempolicy, ENOSYS),
+		       REFUSE(SYS_set_mempolicy, ENOSYS));
+
+	install(filter, sizeof(filter) / sizeof(filter[0]));
 	works_on_node_0();
 }
 
@@ -250,6 +258,30 @@ static void without_numa(void **state)
 {
 	(void)state;
 	run_with(run_without_numa, NULL, said, sizeof(said));
+}
+
+static void run_without_threads(void)
+{
+	struct sock_filter filter[] =
+		FILTER(REFUSE(SYS_clone, EAGAIN), REFUSE(SYS_clone3, EAGAIN));
+	char *mem = three_pages();
+	struct ferry_range range = {mem, 3 * 4096, FERRY_NODE_DDR, 0};
+	struct ferry_result r;
+
+	install(filter, sizeof(filter) / sizeof(filter[0]));
+	for (int i = 0; i < 3; i++) {
+		CHECK(!migrate(&range, 1, &r, sizeof(r)));
+		CHECK(!r.error && r.already == 2 && r.hole == 1);
+	}
+}
+
+static void without_threads(void **state)
+{
+	(void)state;
+	if (!relocate_is_there)
+		skip();
+	run_with(run_without_threads, "relocate", said, sizeof(said));
+	assert_int_equal(times_said("no thread can be started"), 1);
 }
 
 /* ---- unloading ---------------------------------------------------------- */
@@ -300,6 +332,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(choices),
 		cmocka_unit_test(without_numa),
+		cmocka_unit_test(without_threads),
 		cmocka_unit_test(unload),
 	};
 

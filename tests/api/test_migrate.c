@@ -354,94 +354,6 @@ static void target_full(void)
 	}
 }
 
-static void huge_pages(void)
-{
-	size_t len = 8 * KT_HUGE, all = len / kt.page;
-	char *mem = kt_alloc_huge(len), *hole = kt_alloc_huge(KT_HUGE);
-	volatile char zero;
-
-	kt_fill_on(mem, len, kt.ddr, SEED);
-	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
-		kt_skip("no huge pages");
-	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = all);
-	KT_EXPECT_ON(mem, len, kt.hbm);
-	KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), len / 1024);
-	KT_EXPECT_DATA(mem, len, SEED);
-	api_expect_query(mem, len);
-	API_EXPECT(api_migrate_async(mem, len, kt.hbm, 0), .already = all);
-	API_EXPECT(api_migrate_async(mem, len, kt.ddr, 0), .moved = all);
-	KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), len / 1024);
-
-	/* Part of one: it moves whole, and the part is what counts. */
-	API_EXPECT(api_migrate(mem + KT_HUGE + 5 * kt.page, 10 * kt.page, kt.hbm, 0),
-		   .moved = 10);
-	KT_EXPECT_ON(mem + KT_HUGE, KT_HUGE, kt.hbm);
-	KT_EXPECT_ON(mem, KT_HUGE, kt.ddr);
-	KT_EXPECT_DATA(mem, len, SEED);
-
-	/* Split in its page table only: still one folio, and still moved. */
-	KT_REQUIRE(!mprotect(mem + 2 * KT_HUGE, kt.page, PROT_READ), "mprotect: %m");
-	API_EXPECT(api_migrate(mem + 2 * KT_HUGE, 2 * KT_HUGE, kt.hbm, 0), .moved = 1024);
-	KT_EXPECT_ON(mem + 2 * KT_HUGE, 2 * KT_HUGE, kt.hbm);
-	KT_EXPECT_DATA(mem, len, SEED);
-
-	/* The huge zero page is a hole. */
-	zero = *hole;
-	(void)zero;
-	API_EXPECT(api_migrate(hole, KT_HUGE, kt.hbm, 0), .hole = 512);
-	api_expect_query(hole, KT_HUGE);
-	API_EXPECT(api_migrate(hole, KT_HUGE, kt.hbm, FERRY_POPULATE), .populated = 512);
-	KT_EXPECT_ON(hole, KT_HUGE, kt.hbm);
-	for (size_t i = 0; i < KT_HUGE; i++)
-		KT_REQUIRE(!hole[i], "populated memory is not zero");
-}
-
-/* The engine `relocate` has the kernel migrate nothing; both ways, part of a batch. */
-static void relocates(void)
-{
-	size_t len = 16 * KT_HUGE;
-	char *mem = kt_alloc_huge(len);
-	long before, after;
-
-	if (!api_engine_is("relocate"))
-		kt_skip("not this engine's");
-	kt_fill_on(mem, len, kt.ddr, SEED);
-	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
-		kt_skip("no huge pages");
-	before = kt_file_key("/proc/vmstat", "thp_migration_success");
-	for (int i = 0; i < 4; i++) {
-		int node = i % 2 ? kt.ddr : kt.hbm;
-
-		API_EXPECT(i < 2 ? api_migrate(mem, len, node, 0)
-				 : api_migrate_async(mem, len, node, 0),
-			   .moved = len / kt.page);
-		KT_EXPECT_ON(mem, len, node);
-		KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), len / 1024);
-		KT_EXPECT_DATA(mem, len, SEED);
-	}
-	after = kt_file_key("/proc/vmstat", "thp_migration_success");
-	KT_EXPECT_EQ(after, before);
-}
-
-/* A pinned huge page stays whole, and all of it is busy. */
-static void huge_page_pinned(void)
-{
-	size_t len = 2 * KT_HUGE;
-	char *mem = kt_alloc_huge(len);
-	struct iovec iov = {mem + 17 * kt.page, kt.page};
-	int fd[2];
-
-	kt_fill_on(mem, len, kt.ddr, SEED);
-	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
-		kt_skip("no huge pages");
-	KT_REQUIRE(!pipe(fd) && vmsplice(fd[1], &iov, 1, 0) == (ssize_t)kt.page,
-		   "vmsplice: %m");
-	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = 512, .busy = 512);
-	KT_EXPECT_ON(mem, KT_HUGE, kt.ddr);
-	KT_EXPECT_ON(mem + KT_HUGE, KT_HUGE, kt.hbm);
-	KT_EXPECT_DATA(mem, len, SEED);
-}
-
 /* Wrong arguments are refused before anything is done. */
 static void refused(void)
 {
@@ -604,9 +516,6 @@ static const struct kt_case cases[] = {
 	API_CASE(pinned),
 	API_CASE(shared_with_child),
 	API_CASE(target_full),
-	API_CASE(huge_pages),
-	API_CASE(relocates),
-	API_CASE(huge_page_pinned),
 	API_CASE(refused),
 	API_CASE(no_such_memory),
 	API_CASE(outside_cpuset),

@@ -90,8 +90,8 @@ extern const struct engine engine_relocate;
 extern const struct engine engine_syscall;
 
 /*
- * Has engine_kmod, which is open, give pieces that huge pages map to @engine, which is open
- * too, instead of engine_syscall. Before the first batch; 0 or -errno.
+ * Has engine_kmod, which is open, give pieces that huge pages map to @engine, which is
+ * open too, instead of engine_syscall. Before the first batch; 0 or -errno.
  */
 int kmod_give_huge_to(const struct engine *engine);
 

@@ -473,8 +473,8 @@ static struct batch *kmod_reap(void)
 	struct call *call;
 
 	if (huge)
-		return call_end((struct call *)((char *)huge -
-						offsetof(struct call, huge)));
+		return call_end(
+			(struct call *)((char *)huge - offsetof(struct call, huge)));
 	while ((call = reap_call()))
 		if (huge_moved(call))
 			return call_end(call);

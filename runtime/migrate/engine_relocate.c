@@ -45,7 +45,7 @@ static struct {
 	struct task *reapable;
 	unsigned int copiers, idle;
 	bool complained; /* on stderr, once, children included */
-	int wake_fd; /* eventfd: something can be reaped */
+	int wake_fd;     /* eventfd: something can be reaped */
 	char *stacks;
 } queue = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -244,7 +244,8 @@ static void complain(int err)
 {
 	if (!queue.complained)
 		fprintf(stderr,
-			"ferry: no thread can be started to relocate huge pages (%s); they are "
+			"ferry: no thread can be started to relocate huge pages (%s); "
+			"they are "
 			"moved by move_pages(2)\n",
 			strerror(-err));
 	queue.complained = true;

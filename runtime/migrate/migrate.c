@@ -108,13 +108,13 @@ static const struct engine *choose_huge(enum engine_choice choice, const char **
 	}
 	if (engine_relocate.open(why))
 		return &engine_syscall;
-	*why = FERRY_DEVICE_PATH ": the module does not tell which pages are held";
 	err = relocate_vouched() ? kmod_give_huge_to(&engine_relocate) : -EOPNOTSUPP;
 	if (!err)
 		return &engine_relocate;
 	engine_relocate.forget();
-	if (err != -EOPNOTSUPP)
-		*why = "no descriptor to wait for two engines with";
+	*why = err == -EOPNOTSUPP ? FERRY_DEVICE_PATH
+		       ": the module does not tell which pages are held"
+				  : "no descriptor to wait for two engines with";
 	return &engine_syscall;
 }
 

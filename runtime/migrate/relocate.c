@@ -21,7 +21,7 @@
 
 /* A part of a granule that is out, and where it belongs now. */
 struct extent {
-	uintptr_t from; /* in the slot */
+	uintptr_t from; /* in a slot */
 	uintptr_t home;
 	size_t len;
 };
@@ -32,7 +32,6 @@ struct extent {
  */
 struct window {
 	uintptr_t start, end; /* 0: not open */
-	uintptr_t landing;    /* the slot that granules go out into */
 	uint32_t changed;     /* granules that the program did something to */
 	bool whole;           /* what is out has gone back in one piece so far */
 	size_t count;         /* extents: what is out */
@@ -47,8 +46,7 @@ struct strayed {
 };
 
 static struct {
-	int home; /* the userfaultfd of homes, with events */
-	int staging;
+	int home; /* the userfaultfd of homes and slots, with events */
 	int pagemap;
 	stream_copy_fn *copy;
 
@@ -58,17 +56,20 @@ static struct {
 	unsigned int open_windows;
 	unsigned int held; /* by fork(2) */
 
-	pthread_mutex_t events; /* guards the rest, and reading from home */
+	/*
+	 * Guards the rest, and reading from home: to be held for writing, but by
+	 * a copier that works on what is out of its own window.
+	 */
+	pthread_rwlock_t events;
 	struct window window[MAX_COPIERS];
 	size_t strayed_count;
 	struct strayed strayed[MAX_STRAYED];
 } relocate = {
 	.home = -1,
-	.staging = -1,
 	.pagemap = -1,
 	.gate = PTHREAD_MUTEX_INITIALIZER,
 	.changed = PTHREAD_COND_INITIALIZER,
-	.events = PTHREAD_MUTEX_INITIALIZER,
+	.events = PTHREAD_RWLOCK_INITIALIZER,
 };
 
 bool relocate_is_huge(uintptr_t addr)
@@ -143,7 +144,6 @@ static void change(uintptr_t start, uintptr_t end, uintptr_t to)
 	}
 }
 
-/* With the lock, as all that follows until the window's end. */
 static void note_strayed(uintptr_t addr, size_t len)
 {
 	if (relocate.strayed_count == MAX_STRAYED)
@@ -160,6 +160,7 @@ static void take_events(void)
 {
 	struct uffd_msg msg;
 
+	pthread_rwlock_wrlock(&relocate.events);
 	while (read(relocate.home, &msg, sizeof(msg)) == sizeof(msg)) {
 		if (msg.event == UFFD_EVENT_REMOVE || msg.event == UFFD_EVENT_UNMAP) {
 			change(msg.arg.remove.start, msg.arg.remove.end, 0);
@@ -170,6 +171,7 @@ static void take_events(void)
 			note_strayed(msg.arg.remap.to, msg.arg.remap.len);
 		}
 	}
+	pthread_rwlock_unlock(&relocate.events);
 }
 
 /*
@@ -182,9 +184,7 @@ static void take_last_events(void)
 	size_t done;
 
 	do {
-		pthread_mutex_lock(&relocate.events);
 		take_events();
-		pthread_mutex_unlock(&relocate.events);
 	} while (uffd_zero(relocate.home, 1, 1, &done) == -EAGAIN && !sched_yield());
 }
 
@@ -234,12 +234,12 @@ static struct window *window_enter(uintptr_t start, uintptr_t end)
 	relocate.admitted++;
 	relocate.open_windows++;
 	pthread_cond_broadcast(&relocate.changed); /* for the next */
-	pthread_mutex_lock(&relocate.events);
+	pthread_rwlock_wrlock(&relocate.events);
 	w->start = start;
 	w->end = end;
 	w->changed = 0;
 	w->count = 0;
-	pthread_mutex_unlock(&relocate.events);
+	pthread_rwlock_unlock(&relocate.events);
 	pthread_mutex_unlock(&relocate.gate);
 	return w;
 }
@@ -266,9 +266,9 @@ static void window_leave(struct window *w)
 	if (relocate.open_windows == 1)
 		unregister_strayed();
 	relocate.open_windows--;
-	pthread_mutex_lock(&relocate.events);
+	pthread_rwlock_wrlock(&relocate.events);
 	w->start = w->end = 0;
-	pthread_mutex_unlock(&relocate.events);
+	pthread_rwlock_unlock(&relocate.events);
 	pthread_cond_broadcast(&relocate.changed);
 	pthread_mutex_unlock(&relocate.gate);
 }
@@ -305,43 +305,54 @@ static int check_registered(uintptr_t addr)
 }
 
 /*
- * Takes a granule out. Memory that was mapped here after the registering must
- * not be taken, as its users would not wait: with the lock held, events that
- * were read have been heeded, and of those that were not the kernel's refusal
- * tells. false: it is not to be moved, or not out in one piece.
+ * Moves a granule into a slot. Memory that was mapped here after the registering
+ * must not be taken, as its users would not wait: with the lock held, events
+ * that were read have been heeded, and of those that were not the kernel's
+ * refusal tells: -EAGAIN.
  */
-static bool take_out(struct window *w, uintptr_t home)
+static int move_out(struct window *w, uintptr_t home, uintptr_t slot)
 {
 	uint32_t bit = 1U << (home - w->start) / GRANULE_BYTES;
 	size_t done = 0;
-	int err;
+	int err = -ECANCELED;
 
-	pthread_mutex_lock(&relocate.events);
-	do {
-		take_events();
-		if (w->changed & bit)
-			break;
+	pthread_rwlock_rdlock(&relocate.events);
+	if (!(w->changed & bit))
 		err = check_registered(home);
-		if (!err)
-			err = uffd_move(relocate.home, w->landing, home, GRANULE_BYTES, 0,
-					&done);
-	} while (err == -EAGAIN && !done && !sched_yield());
-	w->whole = true;
+	if (!err)
+		err = uffd_move(relocate.home, slot, home, GRANULE_BYTES, 0, &done);
 	w->count = done > 0;
-	w->extent[0].from = w->landing;
+	w->extent[0].from = slot;
 	w->extent[0].home = home;
 	w->extent[0].len = done;
-	pthread_mutex_unlock(&relocate.events);
-	return done == GRANULE_BYTES;
+	pthread_rwlock_unlock(&relocate.events);
+	return done ? 0 : err;
+}
+
+/*
+ * Takes a granule out into a slot. false: it is not to be moved, or not out, or
+ * not in one piece.
+ */
+static bool take_out(struct window *w, uintptr_t home, uintptr_t slot)
+{
+	int err;
+
+	while ((err = move_out(w, home, slot)) == -EAGAIN) {
+		take_events();
+		sched_yield();
+	}
+	/* What small pages leave behind is a page table. */
+	w->whole = err || relocate_is_huge(slot);
+	return !err && w->whole && !held(slot);
 }
 
 /* From now on it is the copy that goes back. */
-static void exchange(struct window *w, uintptr_t copy)
+static void exchange(struct window *w, uintptr_t original, uintptr_t copy)
 {
-	pthread_mutex_lock(&relocate.events);
+	pthread_rwlock_rdlock(&relocate.events);
 	for (size_t i = 0; i < w->count; i++)
-		w->extent[i].from += copy - w->landing;
-	pthread_mutex_unlock(&relocate.events);
+		w->extent[i].from += copy - original;
+	pthread_rwlock_unlock(&relocate.events);
 }
 
 /*
@@ -381,13 +392,16 @@ static bool settle(struct window *w, struct extent *e)
 static void put_back(struct window *w)
 {
 	for (;;) {
-		pthread_mutex_lock(&relocate.events);
-		take_events();
+		size_t left;
+
+		pthread_rwlock_rdlock(&relocate.events);
 		while (w->count && settle(w, &w->extent[w->count - 1]))
 			w->count--;
-		pthread_mutex_unlock(&relocate.events);
-		if (!w->count)
+		left = w->count;
+		pthread_rwlock_unlock(&relocate.events);
+		if (!left)
 			return;
+		take_events();
 		sched_yield();
 	}
 }
@@ -398,42 +412,34 @@ static void put_back(struct window *w)
  */
 static bool relocate_granule(struct window *w, uintptr_t home, int from, int node)
 {
-	struct slot *copy = staging_filled(node), *original;
-	size_t done;
+	struct slot *copy = staging_filled(node), *original, *emptied;
 	bool out;
 
 	if (!copy)
 		return false;
-	out = take_out(w, home) && relocate_is_huge(w->landing) && !held(w->landing);
-	if (out) {
-		relocate.copy((void *)copy->addr, (const void *)w->landing,
-			      GRANULE_BYTES);
-		exchange(w, copy->addr);
-	}
-	put_back(w);
-	if (!out) {
+	original = staging_empty();
+	if (!original) {
 		staging_put(copy);
-		if (!w->whole)
-			staging_renew(w->landing, relocate.home);
 		return false;
 	}
-	copy->node = SLOT_EMPTY;
-	if (w->whole)
-		staging_put(copy);
-	else
-		staging_put_spoiled(copy);
-
-	original = staging_empty();
-	if (original && !uffd_move(relocate.staging, original->addr, w->landing,
-				   GRANULE_BYTES, 0, &done)) {
-		original->node = from;
-		staging_put(original);
-	} else {
-		staging_renew(w->landing, relocate.home);
-		if (original)
-			staging_put_spoiled(original);
+	out = take_out(w, home, original->addr);
+	if (out) {
+		relocate.copy((void *)copy->addr, (const void *)original->addr,
+			      GRANULE_BYTES);
+		exchange(w, original->addr, copy->addr);
 	}
-	return true;
+	put_back(w);
+
+	emptied = out ? copy : original;
+	emptied->node = SLOT_EMPTY;
+	if (w->whole)
+		staging_put(emptied);
+	else
+		staging_put_spoiled(emptied);
+	if (out)
+		original->node = from;
+	staging_put(out ? original : copy);
+	return out;
 }
 
 uint32_t relocate_window(uintptr_t addr, size_t n, const int16_t *from, int node)
@@ -471,7 +477,7 @@ void relocate_forget(void)
 	close_all();
 	staging_forget();
 	pthread_mutex_init(&relocate.gate, NULL);
-	pthread_mutex_init(&relocate.events, NULL);
+	pthread_rwlock_init(&relocate.events, NULL);
 	pthread_cond_init(&relocate.changed, NULL);
 	relocate.open_windows = relocate.held = 0;
 	relocate.arrived = relocate.admitted = 0; /* those who wait are not here */
@@ -531,11 +537,9 @@ static int open_all(const char **why)
 		return -errno;
 	}
 	*why = "userfaultfd: no staging area can be made";
-	err = staging_open(&relocate.staging, relocate.home);
+	err = staging_open(relocate.home);
 	if (err)
 		return err;
-	for (int n = 0; n < MAX_COPIERS; n++)
-		relocate.window[n].landing = staging_landing(n);
 	relocate.copy = stream_copy_best()->copy;
 	held_open();
 	err = try_it();

@@ -18,9 +18,9 @@
 #include "migrate/pagemap.h"
 #include "migrate/relocate.h"
 
-/* Each copier uses two at a time; landings come behind the slots. */
+/* Each copier uses two at a time. */
 #define SLOTS (2 * MAX_COPIERS + STAGING_KEPT)
-#define BYTES ((SLOTS + MAX_COPIERS) * GRANULE_BYTES)
+#define BYTES (SLOTS * GRANULE_BYTES)
 
 static struct {
 	pthread_mutex_t lock;
@@ -35,7 +35,7 @@ static struct {
  * huge page. A process may have all its memory locked: only what is not
  * accessible yet can be unlocked without coming up whole.
  */
-static int map(uintptr_t addr, size_t len, int uffd)
+static int map(uintptr_t addr, size_t len)
 {
 	void *at = (void *)addr;
 
@@ -47,12 +47,12 @@ static int map(uintptr_t addr, size_t len, int uffd)
 	if (mprotect(at, len, PROT_READ | PROT_WRITE) ||
 	    madvise(at, len, MADV_HUGEPAGE) || madvise(at, len, MADV_DONTFORK))
 		return -errno;
-	return uffd_admit(uffd, addr, len);
+	return uffd_admit(staging.uffd, addr, len);
 }
 
-static int map_all(int home)
+static int map_all(void)
 {
-	const size_t len = BYTES, slots = SLOTS * GRANULE_BYTES;
+	const size_t len = BYTES;
 	char *mem = mmap(NULL, len + GRANULE_BYTES, PROT_NONE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uintptr_t start;
@@ -64,9 +64,7 @@ static int map_all(int home)
 	if (start > (uintptr_t)mem)
 		munmap(mem, start - (uintptr_t)mem);
 	munmap((void *)(start + len), (uintptr_t)mem + GRANULE_BYTES - start);
-	err = map(start, slots, staging.uffd);
-	if (!err)
-		err = map(start + slots, len - slots, home);
+	err = map(start, len);
 	if (err) {
 		munmap((void *)start, len);
 		return err;
@@ -77,48 +75,27 @@ static int map_all(int home)
 	return 0;
 }
 
-int staging_open(int *fd, int home)
+int staging_open(int uffd)
 {
-	int err;
-
-	staging.uffd = uffd_open(UFFD_FEATURE_MOVE);
-	if (staging.uffd < 0)
-		return staging.uffd;
+	staging.uffd = uffd;
 	staging.kept = 0;
-	err = map_all(home);
-	if (err)
-		staging_close();
-	*fd = staging.uffd;
-	return err;
+	return map_all();
 }
 
-uintptr_t staging_landing(int copier)
-{
-	return staging.start + (SLOTS + (size_t)copier) * GRANULE_BYTES;
-}
-
-/* Unregistered first: mapping it anew would wait for its own event to be read. */
-void staging_renew(uintptr_t landing, int home)
-{
-	uffd_unregister(home, landing, GRANULE_BYTES);
-	map(landing, GRANULE_BYTES, home);
-}
-
+/* What is registered is unregistered before it is unmapped: see empty(). */
 void staging_close(void)
 {
-	if (staging.start)
-		munmap((void *)staging.start, BYTES);
-	if (staging.uffd >= 0)
-		close(staging.uffd);
+	if (!staging.start)
+		return;
+	uffd_unregister(staging.uffd, staging.start, BYTES);
+	munmap((void *)staging.start, BYTES);
 	staging.start = 0;
-	staging.uffd = -1;
 }
 
 void staging_forget(void)
 {
 	pthread_mutex_init(&staging.lock, NULL);
 	staging.start = 0; /* not inherited */
-	staging_close();
 }
 
 static struct slot *take(int node)
@@ -185,10 +162,25 @@ struct slot *staging_filled(int node)
 	return NULL;
 }
 
+static void release(struct slot *slot)
+{
+	pthread_mutex_lock(&staging.lock);
+	slot->used = 0;
+	pthread_mutex_unlock(&staging.lock);
+}
+
+/*
+ * Gives the pages of a slot in use back to the kernel, and the slot. Not registered
+ * meanwhile: discarding and unmapping would wait for their own event to be read. A
+ * slot that cannot be registered again is not used again.
+ */
 static void empty(struct slot *slot)
 {
+	uffd_unregister(staging.uffd, slot->addr, GRANULE_BYTES);
 	madvise((void *)slot->addr, GRANULE_BYTES, MADV_DONTNEED);
 	slot->node = SLOT_EMPTY;
+	if (!uffd_admit(staging.uffd, slot->addr, GRANULE_BYTES))
+		release(slot);
 }
 
 void staging_put(struct slot *slot)
@@ -200,20 +192,19 @@ void staging_put(struct slot *slot)
 		keep = staging.kept < STAGING_KEPT;
 		staging.kept += keep;
 		pthread_mutex_unlock(&staging.lock);
-		if (!keep)
-			empty(slot);
 	}
-	pthread_mutex_lock(&staging.lock);
-	slot->used = 0;
-	pthread_mutex_unlock(&staging.lock);
+	if (slot->node == SLOT_EMPTY || keep)
+		release(slot);
+	else
+		empty(slot);
 }
 
 void staging_put_spoiled(struct slot *slot)
 {
 	slot->node = SLOT_EMPTY;
-	/* A slot that cannot be mapped anew is not used again. */
-	if (!map(slot->addr, GRANULE_BYTES, staging.uffd))
-		staging_put(slot);
+	uffd_unregister(staging.uffd, slot->addr, GRANULE_BYTES);
+	if (!map(slot->addr, GRANULE_BYTES))
+		release(slot);
 }
 
 void staging_trim(void)
@@ -231,6 +222,5 @@ void staging_trim(void)
 		staging.kept--;
 		pthread_mutex_unlock(&staging.lock);
 		empty(slot);
-		staging_put(slot);
 	}
 }

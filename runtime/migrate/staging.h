@@ -6,12 +6,10 @@
  * and the slot with the original then is one filled by its node, which the next
  * granule that goes there can take without the kernel clearing a page.
  *
- * The area is registered with a userfaultfd of its own, for UFFDIO_MOVE wants
- * that of a destination; without missing faults, so that reading it does not
- * wait. Landings, one for each copier, are slots that are registered with the
- * userfaultfd of the program's memory instead: out of that memory granules go
- * there first. Nothing is inherited by children, whose share in the pages would
- * make them shared.
+ * The area is registered with the userfaultfd of the program's memory, for
+ * UFFDIO_MOVE wants that of a destination; without missing faults, so that
+ * reading it does not wait. Nothing is inherited by children, whose share in the
+ * pages would make them shared.
  *
  * The lock guards the table of slots; nothing is touched under it that may be
  * out of place.
@@ -32,15 +30,9 @@ struct slot {
 
 #define SLOT_EMPTY (-1)
 
-/*
- * 0 or -errno. In @fd: what uffd_move() into a slot wants. @home: the same for
- * landings.
- */
-int staging_open(int *fd, int home);
-uintptr_t staging_landing(int copier);
-/* Empties a landing, whatever is in it. */
-void staging_renew(uintptr_t landing, int home);
-
+/* @uffd: what uffd_move() into a slot wants; it must be open at staging_close(). 0 or
+ * -errno. */
+int staging_open(int uffd);
 void staging_close(void);
 /* In a forked child, which has no staging area: it is mapped anew by opening. */
 void staging_forget(void);

@@ -12,8 +12,8 @@
 
 /*
  * Runs all cases with FERRY_ENGINE=kmod, =syscall and, where the kernel can,
- * =relocate and =auto, or with what the environment says. Each case is a process of its own, and
- * libferry begins anew in it. Returns the exit status.
+ * =relocate and =auto, or with what the environment says. Each case is a process of its
+ * own, and libferry begins anew in it. Returns the exit status.
  */
 int api_main(int argc, char **argv, const struct kt_case *cases, size_t nr);
 

@@ -245,10 +245,9 @@ static void install(struct sock_filter *filter, size_t len)
 
 static void run_without_numa(void)
 {
-	struct sock_filter filter[] =
-		FILTER(REFUSE(SYS_move_pages, ENOSYS), REFUSE(SYS_mbind, ENOSYS),
-		       REFUSE(SYS_get_mempolicy, ENOSYS),
-		       REFUSE(SYS_set_mempolicy, ENOSYS));
+	struct sock_filter filter[] = FILTER(
+		REFUSE(SYS_move_pages, ENOSYS), REFUSE(SYS_mbind, ENOSYS),
+		REFUSE(SYS_get_mempolicy, ENOSYS), REFUSE(SYS_set_mempolicy, ENOSYS));
 
 	install(filter, sizeof(filter) / sizeof(filter[0]));
 	works_on_node_0();

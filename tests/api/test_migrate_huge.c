@@ -6,8 +6,7 @@
  */
 #include "api_test.h"
 
-#include <stdio.h>
-#include <string.h>
+#include <fcntl.h>
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/uio.h>

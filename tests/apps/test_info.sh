@@ -47,6 +47,7 @@ uffd = info["userfaultfd"]
 relocates = "held" in info["module"]["features"] and uffd["move"] and uffd["access"] in ("device", "syscall") and \
     info["huge_pages"] in ("madvise", "always")
 assert info["huge_engine"]["name"] == ("relocate" if relocates else "syscall"), info
+assert ("the module tells which" in info["huge_engine"]["why"]) == relocates, info
 assert (info["sampler"]["name"] == "abit") == ("scan" in info["module"]["features"])
 assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
 PYTHON

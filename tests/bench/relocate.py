@@ -2,8 +2,10 @@
 """Relocating huge pages: the engine `relocate`.
 
 Native, where one node is enough: of-copy-bandwidth is GB/s of relocating against GB/s
-of a plain streaming copy of the same bytes in the same run, one copier (thp) and two
-(thp-2-copiers); and two copiers against one. As much moves to a node as away from it, so
+of a plain streaming copy of the same bytes in the same run, by one copier and one thread
+(thp), by two and two (thp-2-copiers). What two threads can copy is the machine's
+limit to what two copiers can: so thp-2-copiers says how near they come to it, 2-copiers
+what two are of one, and 2-threads what that can be at most here. As much moves to a node as away from it, so
 that pages that were vacated are used for what moves next; where all moves one way the
 kernel clears each page first, and bandwidth is about half of that.
 
@@ -34,11 +36,12 @@ def native(mib, rounds):
         yield figure(case, "copy", "of-copy-bandwidth", gbps["relocate", copiers],
                      gbps["copy", copiers])
     yield figure("2-copiers", "1-copier", "GB/s", gbps["relocate", 2], gbps["relocate", 1])
+    yield figure("2-threads", "1-thread", "GB/s", gbps["copy", 2], gbps["copy", 1], "copy")
 
 
-def figure(case, peer, unit, values, peer_values):
+def figure(case, peer, unit, values, peer_values, subject="relocate"):
     return harness.Figure(
-        bench="relocate", case=case, subject="relocate", peer=peer, unit=unit,
+        bench="relocate", case=case, subject=subject, peer=peer, unit=unit,
         value=statistics.median(values), peer_value=statistics.median(peer_values),
         where="native", clock="wall", runs=len(values), spread=harness.spread(values))
 

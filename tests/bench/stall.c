@@ -120,7 +120,7 @@ static void measure(struct bench *bench, const struct subject *subject, int node
 static void usage(void)
 {
 	fputs("usage: bench_stall [--bytes N] [--call-pages N] [--rounds N]\n"
-	      "                   [--subjects LIST] [--from NODE] [--to NODE]\n",
+	      "                   [--subjects LIST] [--from NODE] [--to NODE] [--huge]\n",
 	      stderr);
 	exit(2);
 }
@@ -144,6 +144,7 @@ int main(int argc, char **argv)
 		{"subjects", required_argument, NULL, 's'},
 		{"from", required_argument, NULL, 'f'},
 		{"to", required_argument, NULL, 't'},
+		{"huge", no_argument, NULL, 'h'},
 		{0},
 	};
 	struct bench bench = {.bytes = (size_t)256 << 20, .call_bytes = HUGE};
@@ -170,6 +171,9 @@ int main(int argc, char **argv)
 			break;
 		case 't':
 			to = (int)number(optarg);
+			break;
+		case 'h':
+			bench.huge = true;
 			break;
 		default:
 			usage();

@@ -6,6 +6,10 @@ moves, and p50, p99, p99.9 and max of the time of all reads, waited (the time of
 all reads above 20 us together), each in us. The peer is move_pages(2) with calls
 of the same size. Values are medians of several moves. Two processors: the mover
 and the reader each have one.
+
+Cases thp-MIB-FIGURE: huge pages, by the engine `relocate`; its peers move as much in
+the same guest: move_pages(2) the same huge pages, the module 4 KiB pages, as it leaves
+huge ones to others.
 """
 import collections
 import statistics
@@ -24,6 +28,7 @@ def measure(options):
     yield from case(options, mib, 512, rounds)
     if not options.quick:
         yield from case(options, mib, 4096, rounds)
+    yield from huge(options, 64 if options.quick else 1024, 1 if options.quick else 3)
 
 
 def case(options, mib, call, rounds):
@@ -41,6 +46,22 @@ def case(options, mib, call, rounds):
                 subject="kmod" if subject in MODULE else subject, peer=PEER, unit="us",
                 value=statistics.median(mine) / 1000,
                 peer_value=statistics.median(peer) / 1000,
+                where="guest", clock="wall", runs=len(mine), spread=harness.spread(mine))
+
+
+def huge(options, mib, rounds):
+    bench = f"{harness.BUILD}/bench/bench_stall --bytes {mib << 20} --rounds {rounds} --subjects"
+    output = harness.guest(
+        ["sh", "-c", f"FERRY_ENGINE=relocate {bench} libferry,{PEER} --huge && {bench} ioctl"],
+        options)
+    values = read(output, mib << 8)
+    for subject, peer in ((PEER, PEER), ("ioctl", "kmod")):
+        for figure in FIGURES:
+            mine, others = values["libferry", figure], values[subject, figure]
+            yield harness.Figure(
+                bench="stall", case=f"thp-{mib}M-{figure}", subject="relocate", peer=peer,
+                unit="us", value=statistics.median(mine) / 1000,
+                peer_value=statistics.median(others) / 1000,
                 where="guest", clock="wall", runs=len(mine), spread=harness.spread(mine))
 
 

@@ -220,6 +220,47 @@ int ferry_request_result(ferry_request *request, struct ferry_result *result,
  */
 void ferry_request_free(ferry_request *request);
 
+/* ---- advice ------------------------------------------------------------- */
+
+/* What a program knows of memory that Ferry cannot, or not yet. */
+enum ferry_advice {
+	FERRY_ADVICE_NONE = 0,      /* nothing any more: advice is let go */
+	FERRY_ADVICE_WILL_NEED = 1, /* needs bandwidth from now on: to HBM */
+	FERRY_ADVICE_COLD = 2,      /* hardly accessed: the first to make room in HBM */
+	FERRY_ADVICE_PIN_DDR = 3,   /* to DDR, and stays there */
+	FERRY_ADVICE_PIN_HBM = 4,   /* to HBM, and stays there */
+};
+
+/*
+ * Advises on a range of the caller's memory, of which the latest advice counts.
+ * @addr, @len: the range, in bytes; a len of 0 is allowed and does nothing.
+ * Memory that the policy auto manages: its planner honours the advice until it
+ * is let go, or the memory is freed, reallocated or unmapped. What is pinned goes
+ * first, then what will be needed, then what is found to be hot. No more than the
+ * HBM limit goes to HBM. The range is taken outward to blocks of 64 KiB.
+ * Other private anonymous memory is moved once, as ferry_submit() does with
+ * FERRY_STAY: to HBM for WILL_NEED and PIN_HBM, to DDR for COLD and PIN_DDR.
+ * Returns at once, before anything is moved: 0 or -errno (-EINVAL: advice, a
+ * range that wraps; -ENODEV: PIN_HBM where there is no HBM; -ENOMEM; and, with
+ * part of the range advised, what ferry_submit() returns).
+ */
+int ferry_advise(const void *addr, size_t len, enum ferry_advice advice);
+
+/*
+ * Marks of phases, for the policy auto; with others they do nothing. What was
+ * hot in HBM at the end of a phase is remembered by the phase's name, and moved
+ * there, before samples tell of it, when the phase begins again: with prefetch
+ * already before it begins, while the program does something else. Phases are
+ * the process's, not a thread's, and nest, up to 16 deep; the innermost counts.
+ * Up to 32 are remembered, those named last.
+ * @name: 1 to 63 bytes.
+ * Return 0; -EINVAL (name; end: not the innermost phase); -ENOSPC (too deep). Do
+ * not block on the migration.
+ */
+int ferry_phase_begin(const char *name);
+int ferry_phase_end(const char *name);
+int ferry_phase_prefetch(const char *name);
+
 /* ---- where memory is ---------------------------------------------------- */
 
 /*

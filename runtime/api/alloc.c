@@ -13,6 +13,7 @@
 #include "api/runtime.h"
 #include "api/strict.h"
 #include "heap/heap.h"
+#include "policy/advice.h"
 
 #define KNOWN_FLAGS (FERRY_PLACEMENT_MASK | FERRY_STRICT | FERRY_ZERO)
 
@@ -109,12 +110,20 @@ int ferry_posix_memalign(void **out, size_t alignment, size_t size,
 	return allocate(out, &request, placement);
 }
 
+/* Advice ends with the memory; before it does, for it may be another's at once. */
+static void end_advice(const void *ptr)
+{
+	if (advice_changes())
+		advice_forget((uintptr_t)ptr, (uintptr_t)ptr + heap_usable_size(ptr));
+}
+
 void *ferry_realloc(void *ptr, size_t size)
 {
 	void *moved;
 
 	if (!ptr)
 		return ferry_malloc(size, FERRY_ANY);
+	end_advice(ptr);
 	moved = heap_realloc(ptr, size);
 	if (!moved)
 		errno = ENOMEM;
@@ -123,8 +132,10 @@ void *ferry_realloc(void *ptr, size_t size)
 
 void ferry_free(void *ptr)
 {
-	if (ptr)
-		heap_free(ptr);
+	if (!ptr)
+		return;
+	end_advice(ptr);
+	heap_free(ptr);
 }
 
 size_t ferry_usable_size(const void *ptr)

@@ -102,6 +102,24 @@ const char *ferry_version(void)
 		FERRY_VERSION_PATCH);
 }
 
+static void fork_prepare(void)
+{
+	auto_fork_prepare();
+	region_fork_prepare();
+}
+
+static void fork_parent(void)
+{
+	region_fork_parent();
+	auto_fork_done();
+}
+
+static void fork_child(void)
+{
+	region_fork_child();
+	auto_fork_done();
+}
+
 /*
  * Handlers run before fork(2) in the reverse order of their registration.
  * These come before jemalloc's constructor, so that the region's lock is taken
@@ -109,5 +127,5 @@ const char *ferry_version(void)
  */
 __attribute__((constructor(101))) static void register_fork(void)
 {
-	pthread_atfork(region_fork_prepare, region_fork_parent, region_fork_child);
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
 }

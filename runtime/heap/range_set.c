@@ -119,6 +119,19 @@ int range_set_remove(struct range_set *set, uintptr_t start, uintptr_t end,
 	return 0;
 }
 
+bool range_set_has(const struct range_set *set, uintptr_t start, uintptr_t *end)
+{
+	size_t i = find(set, start + 1);
+	bool has = i < set->count && set->span[i].start <= start;
+	uintptr_t until = i == set->count ? *end
+			  : has           ? set->span[i].end
+					  : set->span[i].start;
+
+	if (until < *end)
+		*end = until;
+	return has;
+}
+
 size_t range_set_overlap(const struct range_set *set, uintptr_t start, uintptr_t end)
 {
 	size_t bytes = 0;

@@ -43,6 +43,11 @@ int range_set_remove(struct range_set *set, uintptr_t start, uintptr_t end,
 size_t range_set_overlap(const struct range_set *set, uintptr_t start, uintptr_t end);
 
 /*
+ * Whether @start is in the set; *@end is lowered to where that is no longer so.
+ */
+bool range_set_has(const struct range_set *set, uintptr_t start, uintptr_t *end);
+
+/*
  * First fit: takes @size bytes aligned to @alignment (a power of two) out of
  * the set. 0 if nothing fits, or no memory is there for a split.
  */

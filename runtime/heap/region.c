@@ -81,6 +81,22 @@ int region_of(const void *addr)
 	return -1;
 }
 
+bool region_has(enum region_kind kind, uintptr_t start, uintptr_t *end)
+{
+	int count = atomic_load_explicit(&reservation_count, memory_order_acquire);
+	bool has = region_of((void *)start) == (int)kind;
+
+	for (int i = 0; i < count; i++) {
+		const struct reservation *r = &reservations[i];
+		uintptr_t until = has ? r->end : r->start;
+
+		if (r->kind == kind && until > start && until < *end &&
+		    (!has || r->start <= start))
+			*end = until;
+	}
+	return has;
+}
+
 /* ---- policy -------------------------------------------------------------- */
 
 int region_apply_policy(void *addr, size_t len, enum region_kind kind, unsigned int flags)

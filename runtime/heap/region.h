@@ -124,6 +124,12 @@ size_t region_spans(enum region_kind kind, struct span *out, size_t max);
 int region_of(const void *addr);
 
 /*
+ * Whether @start is in @kind's region; *@end is lowered to where that is no
+ * longer so. Lock-free.
+ */
+bool region_has(enum region_kind kind, uintptr_t start, uintptr_t *end);
+
+/*
  * Counts a mapping outside the regions against the HBM limit. false: it is
  * over the limit, and counted as overflow.
  */

@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The policy `auto`: see auto.h. All state is the thread's, but for `published`,
- * which a lock guards that nobody holds for long.
+ * which a lock guards that nobody holds for long, and two atomics.
  */
 #include "policy/auto.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "heap/region.h"
 #include "migrate/migrate.h"
-#include "policy/placer.h"
+#include "policy/advice.h"
+#include "policy/hints.h"
 #include "policy/watch.h"
 
 #define MS UINT64_C(1000000)
@@ -41,6 +45,10 @@
 /* Moving takes turns with as much rest: half a CPU at most. */
 #define MOVE_NS (250 * MS)
 
+/* Rounds in a row that hints may take from the sampler. */
+#define HINTED_MOST 8
+#define FOREVER     UINT64_MAX
+
 static struct auto_options options;
 
 static struct {
@@ -54,7 +62,16 @@ static struct {
 	uint64_t budget_at; /* when that was found */
 	uint64_t cpu_ns, move_ns;
 	bool complained; /* stays in a forked child */
+
+	unsigned int woken; /* `wakes` when it was looked at last */
+	struct hints hints;
+	unsigned int hinted; /* rounds in a row that hints took from the sampler */
 } own;
+
+/* Grows with each reason to look again at once; a futex. */
+static atomic_uint wakes;
+/* There is a thread, or will be, that takes advice. */
+static atomic_bool serves;
 
 static struct {
 	pthread_mutex_t lock;
@@ -69,13 +86,34 @@ static uint64_t now_ns(clockid_t clock)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+static struct timespec timespec_of(uint64_t ns)
+{
+	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
+				 .tv_nsec = (long)(ns % 1000000000)};
+}
+
 static void sleep_ns(uint64_t ns)
 {
-	struct timespec left = {.tv_sec = (time_t)(ns / 1000000000),
-				.tv_nsec = (long)(ns % 1000000000)};
+	struct timespec left = timespec_of(ns);
 
 	while (nanosleep(&left, &left) && errno == EINTR)
 		;
+}
+
+/* Sleeps until there is a reason to look, or @ns are over. */
+static void rest_ns(uint64_t ns)
+{
+	struct timespec left = timespec_of(ns);
+
+	syscall(SYS_futex, &wakes, FUTEX_WAIT_PRIVATE, own.woken,
+		ns == FOREVER ? NULL : &left, NULL, 0);
+	own.woken = atomic_load(&wakes);
+}
+
+void auto_wake(void)
+{
+	atomic_fetch_add(&wakes, 1);
+	syscall(SYS_futex, &wakes, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
 /* ---- what is managed ----------------------------------------------------- */
@@ -157,6 +195,37 @@ static uint64_t hbm_limit(void)
 						  : 0;
 }
 
+/* ---- advice and phases --------------------------------------------------- */
+
+int auto_advise(uintptr_t start, uintptr_t *end, enum ferry_advice advice, bool *taken)
+{
+	int err;
+
+	*taken = false;
+	if (!atomic_load(&serves))
+		return 0;
+	*taken = region_has(REGION_AUTO, start, end) ||
+		 (options.has && options.has(start, end));
+	if (!*taken)
+		return 0;
+	err = advice_set(start, *end, advice);
+	if (!err)
+		auto_wake();
+	return err;
+}
+
+/* Takes in hints. Whether the round is to carry them out, and not to sample first. */
+static int take_hints(bool *hinted)
+{
+	const struct hints_round round = {&own.placer, &own.watch, &own.heat, own.span,
+					  own.spans};
+	int err = hints_take(&own.hints, &round, hinted);
+
+	*hinted &= own.hinted < HINTED_MOST;
+	own.hinted = *hinted ? own.hinted + 1 : 0;
+	return err;
+}
+
 /* ---- the budget ---------------------------------------------------------- */
 
 static int64_t budget_most(void)
@@ -187,6 +256,8 @@ static void publish(size_t managed)
 {
 	pthread_mutex_lock(&published.lock);
 	published.stats.samples = own.watch.samples;
+	published.stats.started |=
+		own.placer.promoted_pages + own.placer.demoted_pages > 0;
 	published.stats.promoted_pages = own.placer.promoted_pages;
 	published.stats.demoted_pages = own.placer.demoted_pages;
 	published.stats.cpu_ns = own.cpu_ns;
@@ -213,6 +284,15 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 	return own.interval < most ? own.interval : most;
 }
 
+/* Samples, unless the program's hints come first. */
+static int watch_memory(bool hinted)
+{
+	if (hinted || own.placer.blind)
+		return 0;
+	return watch_round(&own.watch, &own.heat, own.span, own.spans,
+			   (uint64_t)(own.budget > 0 ? own.budget : 0) / ROUND_PART);
+}
+
 /* 0, or -errno: nothing can be done any more. */
 static int round_of_work(void)
 {
@@ -220,18 +300,22 @@ static int round_of_work(void)
 	struct placer_result result;
 	ssize_t managed = find_spans();
 	int err = managed < 0 ? (int)managed : 0;
+	bool hinted = false;
 
 	earn();
 	if (!err)
-		err = watch_round(&own.watch, &own.heat, own.span, own.spans,
-				  (uint64_t)(own.budget > 0 ? own.budget : 0) /
-					  ROUND_PART);
+		err = take_hints(&hinted);
+	if (!err)
+		err = watch_memory(hinted);
 	if (!err)
 		err = placer_round(&own.placer, &own.watch, &own.heat, own.span,
 				   own.spans, hbm_limit(), MOVE_NS, &result);
 	if (err)
 		return err;
-	watch_adapt(&own.watch, result.reference);
+	if (!hinted)
+		watch_adapt(&own.watch, result.reference);
+	if (hints_end(&own.hints, &own.placer, result.moved))
+		watch_restart(&own.watch);
 	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns;
 	own.budget -= (int64_t)cost;
 	own.cpu_ns += cost;
@@ -243,7 +327,21 @@ static int round_of_work(void)
 	return 0;
 }
 
-/* Opens engine and sampler. false: there is no sampler, or nothing can be moved. */
+/* How long to wait for the next round, if nobody wakes. */
+static uint64_t time_to_rest(void)
+{
+	uint64_t debt = time_in_debt();
+
+	if (own.placer.blind && !own.placer.hints.advised_count &&
+	    !own.placer.hints.phase)
+		return FOREVER;
+	return debt > own.interval ? debt : own.interval;
+}
+
+/*
+ * Opens engine and sampler; without a sampler only hints move memory. false:
+ * nothing can be moved.
+ */
 static bool begin(void)
 {
 	const char *why = NULL;
@@ -252,19 +350,18 @@ static bool begin(void)
 	if (migrate_engine(&own.placer.engine, options.config->engine))
 		return false;
 	own.watch.sampler = sampler_open(&why);
+	own.placer.blind = !own.watch.sampler;
 	pthread_mutex_lock(&published.lock);
 	published.stats.started = own.watch.sampler != NULL;
 	published.stats.sampler = own.watch.sampler ? own.watch.sampler->name : "none";
 	published.stats.why = why;
 	pthread_mutex_unlock(&published.lock);
-	if (own.watch.sampler)
-		return true;
-	if (!own.complained && !options.said_no_sampler)
+	if (own.placer.blind && !own.complained && !options.said_no_sampler)
 		options.say("policy auto: nothing tells what is accessed (%s); memory "
 			    "stays where it is first touched",
 			    why);
-	own.complained = true;
-	return false;
+	own.complained |= own.placer.blind;
+	return true;
 }
 
 static void *run(void *unused)
@@ -274,21 +371,21 @@ static void *run(void *unused)
 	(void)unused;
 	pthread_setname_np(pthread_self(), "ferry-auto");
 	prctl(PR_SET_TIMERSLACK, 1UL);
-	while (find_spans() < (ssize_t)MANAGED_LEAST)
-		sleep_ns(IDLE_NS);
-	if (!begin())
-		return NULL;
+	while (find_spans() < (ssize_t)MANAGED_LEAST && !advice_changes())
+		rest_ns(IDLE_NS);
 	own.interval = INTERVAL_LEAST;
 	own.budget = budget_most();
 	own.budget_at = now_ns(CLOCK_MONOTONIC);
+	if (!begin())
+		err = -ENODEV;
 	while (!err) {
-		uint64_t debt;
-
 		err = round_of_work();
-		debt = time_in_debt();
-		sleep_ns(debt > own.interval ? debt : own.interval);
+		if (!err)
+			rest_ns(time_to_rest());
 	}
-	options.say("policy auto: stops moving memory: %s", strerror(-err));
+	atomic_store(&serves, false);
+	if (err != -ENODEV)
+		options.say("policy auto: stops moving memory: %s", strerror(-err));
 	return NULL;
 }
 
@@ -303,9 +400,12 @@ static int start_thread(void)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
+	atomic_store(&serves, true);
 	err = pthread_create(&thread, &attr, run, NULL);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	pthread_attr_destroy(&attr);
+	if (err)
+		atomic_store(&serves, false);
 	return -err;
 }
 
@@ -315,6 +415,18 @@ int auto_start(const struct auto_options *given)
 	published.stats.sampler = "none";
 	published.stats.why = "little memory to manage";
 	return start_thread();
+}
+
+void auto_fork_prepare(void)
+{
+	advice_fork_prepare();
+	phase_fork_prepare();
+}
+
+void auto_fork_done(void)
+{
+	phase_fork_done();
+	advice_fork_done();
 }
 
 void auto_fork_child(void)
@@ -331,6 +443,7 @@ void auto_fork_child(void)
 	heat_destroy(&own.heat);
 	if (own.span)
 		munmap(own.span, own.room * sizeof(*own.span));
+	hints_destroy(&own.hints);
 	pthread_mutex_init(&published.lock, NULL);
 	published.stats =
 		(struct auto_stats){.sampler = "none", .why = "little memory to manage"};

@@ -11,6 +11,11 @@
  * process. Its memory comes from mmap(2). Until enough memory is managed to be
  * worth it, it only looks at that now and then.
  *
+ * What the program advises goes before heat, and phases that it marks are
+ * remembered: what was hot on HBM at the end of one is brought there again when
+ * the next one of that name begins, or is said to come. Both wake the thread;
+ * without a sampler it does nothing else.
+ *
  * It stays within a budget of CPU time, averaged over a minute: rounds come
  * fast while there is something to find out, and rarely when all is as it
  * should be. Moving is not counted in, but takes turns with rest.
@@ -21,6 +26,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <ferry/ferry.h>
 
 #include "heap/range_set.h"
 #include "config/config.h"
@@ -34,6 +41,8 @@ struct auto_options {
 	 * ascending order and disjoint; how many there are. May be NULL.
 	 */
 	size_t (*spans)(struct span *out, size_t max);
+	/* Whether @start is such memory; *@end is lowered to where that ends. */
+	bool (*has)(uintptr_t start, uintptr_t *end);
 	/* Writes a line to stderr. */
 	void (*say)(const char *format, ...);
 	bool said_no_sampler; /* `ferry run` has said already that there is none */
@@ -44,6 +53,24 @@ struct auto_options {
  * or -errno (-EAGAIN).
  */
 int auto_start(const struct auto_options *options);
+
+/*
+ * Advice on the leading part of [start, *@end) that is managed as a whole, or
+ * not at all: *@end is lowered to its end, and *@taken tells which it is. Not
+ * taken is what there is no thread for. 0 or -ENOMEM. The thread acts upon it at
+ * once; the caller does not wait.
+ */
+int auto_advise(uintptr_t start, uintptr_t *end, enum ferry_advice advice, bool *taken);
+
+/* Has the thread look at what has changed: phases. */
+void auto_wake(void);
+
+/*
+ * Around fork(2), the preload library's lock of mappings being taken before. In
+ * the child auto_fork_child() follows.
+ */
+void auto_fork_prepare(void);
+void auto_fork_done(void);
 
 /*
  * In a forked child, where the thread is not: starts a new one, which knows

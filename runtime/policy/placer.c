@@ -34,6 +34,8 @@ struct placer_memory {
 	int8_t pool_of[FERRY_MAX_NODES]; /* -1: none */
 	int pools;
 	struct placer_moves demotions, promotions;
+	struct range_set *remembered; /* of a phase, while that is gathered */
+	int failed;                   /* 0, or why not all of it is */
 	struct pool pool[];
 };
 
@@ -118,10 +120,16 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 	if (!granule->placed_known)
 		return;
 	for (size_t block = 0; block < GRANULE_BLOCKS; block++) {
-		unsigned int pages = 0;
+		unsigned int pages = 0, present = 0;
 
-		for (size_t i = 0; i < BLOCK_PAGES; i++)
-			pages += node_set_has(hbm, node[block * BLOCK_PAGES + i]);
+		for (size_t i = 0; i < BLOCK_PAGES; i++) {
+			int16_t on = node[block * BLOCK_PAGES + i];
+
+			pages += node_set_has(hbm, on);
+			present += on >= 0;
+		}
+		if (!granule->windows) /* no sample has told */
+			granule->present[block] = (uint8_t)present;
 		if (pages && pages * 2 >= granule->present[block])
 			on_hbm |= UINT32_C(1) << block;
 	}
@@ -137,7 +145,7 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 static bool is_stale(const struct placer *placer, const struct granule *granule,
 		     uintptr_t addr)
 {
-	return !granule->placed_known ||
+	return !granule->placed_known || !granule->windows ||
 	       (placer->rounds + addr / GRANULE_BYTES) % REFRESH_ROUNDS == 0;
 }
 
@@ -156,8 +164,30 @@ struct view {
 	struct granule *granule;
 	uintptr_t start, end;
 	uint32_t present; /* blocks of this part with pages */
-	bool movable;
+	bool known, paused;
 };
+
+/*
+ * The advice on a unit. In *@alike, whether it is the same for all of it. What a
+ * phase will need counts as advice where there is no other.
+ */
+static enum ferry_advice advice_on(const struct placer *placer, uintptr_t start,
+				   uintptr_t end, bool *alike)
+{
+	const struct placer_hints *hints = &placer->hints;
+	enum ferry_advice advice = FERRY_ADVICE_NONE;
+	size_t needed;
+
+	*alike = true;
+	if (hints->advised_count)
+		advice = advice_of(hints->advised, hints->advised_count, start, end,
+				   alike);
+	if (advice != FERRY_ADVICE_NONE || !hints->phase)
+		return advice;
+	needed = range_set_overlap(hints->phase, start, end);
+	*alike = needed == 0 || needed == end - start;
+	return needed > (end - start) / 2 ? FERRY_ADVICE_WILL_NEED : FERRY_ADVICE_NONE;
+}
 
 static int pool_of_unit(const struct placer *placer, const struct granule *granule,
 			bool on_hbm)
@@ -167,21 +197,25 @@ static int pool_of_unit(const struct placer *placer, const struct granule *granu
 	return node < 0 ? -1 : placer->memory->pool_of[node];
 }
 
+/* The unit of @view's blocks [start, end). */
 static struct unit make_unit(const struct placer *placer, const struct watch *watch,
-			     const struct view *view, uint16_t share, unsigned int pages,
-			     bool on_hbm)
+			     const struct view *view, uintptr_t start, uintptr_t end,
+			     uint16_t share, unsigned int pages, bool on_hbm)
 {
+	bool by_heat = !placer->hints.phase && !placer->blind, alike;
+	enum ferry_advice advice = advice_on(placer, start, end, &alike);
 	float rate = heat_rate(share);
 
 	return (struct unit){
 		.plan = {.score = watch_score(watch, view->granule, rate),
-			 .rate = rate,
+			 .rate = by_heat ? rate : 0,
 			 .pages = pages,
+			 .advice = advice,
 			 .on_hbm = on_hbm,
-			 .movable = view->movable},
+			 .movable = !view->paused && (view->known || !by_heat || advice)},
 		.granule = view->granule,
-		.start = view->start,
-		.end = view->end,
+		.start = start,
+		.end = end,
 		.pool = pool_of_unit(placer, view->granule, on_hbm),
 	};
 }
@@ -220,10 +254,9 @@ static void for_each_block(struct placer *placer, const struct watch *watch,
 
 		if (!granule->present[block])
 			continue;
-		unit = make_unit(placer, watch, view, granule->heat[block],
-				 granule->present[block], granule->on_hbm >> block & 1);
-		unit.start = addr;
-		unit.end = addr + BLOCK_BYTES;
+		unit = make_unit(placer, watch, view, addr, addr + BLOCK_BYTES,
+				 granule->heat[block], granule->present[block],
+				 granule->on_hbm >> block & 1);
 		fn(placer, &unit);
 	}
 }
@@ -235,10 +268,15 @@ static void for_each_unit(struct placer *placer, const struct watch *watch,
 	for (size_t i = 0; i < n; i++)
 		for (uintptr_t addr = span[i].start, next; addr < span[i].end;
 		     addr = next) {
-			struct view view = {heat_granule(heat, addr, false), addr, 0, 0,
+			struct view view = {heat_granule(heat, addr, false),
+					    addr,
+					    0,
+					    0,
+					    false,
 					    false};
 			unsigned int pages;
 			uint16_t mean;
+			bool alike;
 
 			next = granule_end(addr);
 			view.end = next < span[i].end ? next : span[i].end;
@@ -252,19 +290,34 @@ static void for_each_unit(struct placer *placer, const struct watch *watch,
 			}
 			if (!view.present)
 				continue;
-			view.movable =
-				watch_knows(watch, view.granule) && !view.granule->pause;
+			view.known = watch_knows(watch, view.granule);
+			view.paused = view.granule->pause;
 			mean = heat_mean(view.granule, &pages);
-			if (is_skewed(&view, mean) || view.end - addr < GRANULE_BYTES) {
+			advice_on(placer, addr, view.end, &alike);
+			if (!alike || is_skewed(&view, mean) ||
+			    view.end - addr < GRANULE_BYTES) {
 				for_each_block(placer, watch, &view, fn);
 			} else {
-				struct unit unit =
-					make_unit(placer, watch, &view, mean, pages,
-						  view.granule->on_hbm & view.present);
+				struct unit unit = make_unit(
+					placer, watch, &view, addr, view.end, mean, pages,
+					view.granule->on_hbm & view.present);
 
 				fn(placer, &unit);
 			}
 		}
+}
+
+/* Whether a granule matters though no sample has told of it. */
+static bool must_be_seen(const struct placer *placer, uintptr_t addr)
+{
+	const struct placer_hints *hints = &placer->hints;
+	uintptr_t start = addr & ~(GRANULE_BYTES - 1);
+	bool alike;
+
+	return placer->blind ||
+	       (hints->advised_count &&
+		advice_of(hints->advised, hints->advised_count, start,
+			  start + GRANULE_BYTES, &alike) != FERRY_ADVICE_NONE);
 }
 
 static void look(struct placer *placer, struct heat *heat, const struct span *span,
@@ -273,7 +326,8 @@ static void look(struct placer *placer, struct heat *heat, const struct span *sp
 	for (size_t i = 0; i < n; i++)
 		for (uintptr_t addr = span[i].start; addr < span[i].end;
 		     addr = granule_end(addr)) {
-			struct granule *granule = heat_granule(heat, addr, false);
+			struct granule *granule =
+				heat_granule(heat, addr, must_be_seen(placer, addr));
 
 			if (!granule)
 				continue;
@@ -416,6 +470,36 @@ static void carry_out(struct placer *placer, struct placer_result *result)
 	placer->promoted_pages += promoted;
 	if (result->moved && took)
 		placer->pages_per_ns = (double)result->moved / (double)took;
+}
+
+/* ---- a phase ------------------------------------------------------------- */
+
+/* A remembering unit_fn has no other way to its set. */
+static void remember_unit(struct placer *placer, const struct unit *unit)
+{
+	struct placer_memory *memory = placer->memory;
+	float worth;
+
+	if (unit->pool < 0 || !unit->plan.on_hbm || memory->failed)
+		return;
+	worth = memory->pool[unit->pool].planner.reference * PLAN_RATIO;
+	if (unit->plan.advice != FERRY_ADVICE_NONE || !unit->plan.movable ||
+	    unit->plan.score <= 0 || unit->plan.score < worth)
+		return;
+	memory->failed = range_set_add(memory->remembered, unit->start, unit->end);
+}
+
+int placer_remember(struct placer *placer, const struct watch *watch, struct heat *heat,
+		    const struct span *span, size_t n, struct range_set *set)
+{
+	if (!placer->memory)
+		return 0;
+	look(placer, heat, span, n);
+	placer->memory->remembered = set;
+	placer->memory->failed = 0;
+	for_each_unit(placer, watch, heat, span, n, remember_unit);
+	placer->memory->remembered = NULL;
+	return placer->memory->failed;
 }
 
 int placer_round(struct placer *placer, const struct watch *watch, struct heat *heat,

@@ -12,6 +12,7 @@
 #ifndef FERRY_PLACER_H
 #define FERRY_PLACER_H
 
+#include "policy/advice.h"
 #include "policy/planner.h"
 #include "policy/watch.h"
 #include "topology/topology.h"
@@ -23,10 +24,24 @@ struct placer_moves {
 	struct ferry_range range[PLACER_MOVES];
 };
 
+/* What goes before heat in a round. */
+struct placer_hints {
+	const struct advised *advised; /* ascending */
+	size_t advised_count;
+	/*
+	 * Memory to be got ready for a phase; NULL: none. It will be needed, and
+	 * nothing else is promoted, for its heat is of another phase.
+	 */
+	const struct range_set *phase;
+};
+
 /* All zeros but the first two is ready for the first round. */
 struct placer {
 	const struct topology *topology;
 	const struct engine *engine;
+	struct placer_hints hints; /* the caller's, as it likes before each round */
+	/* There is no sampler: nothing but hints moves memory, and any may make room. */
+	bool blind;
 
 	struct placer_memory *memory; /* what a round works in */
 	unsigned int rounds;
@@ -49,6 +64,13 @@ struct placer_result {
 int placer_round(struct placer *placer, const struct watch *watch, struct heat *heat,
 		 const struct span *span, size_t n, uint64_t limit, uint64_t move_ns,
 		 struct placer_result *result);
+
+/*
+ * The memory of @n spans that is on HBM and worth it by what was planned last:
+ * blocks, added to @set. 0 or -ENOMEM.
+ */
+int placer_remember(struct placer *placer, const struct watch *watch, struct heat *heat,
+		    const struct span *span, size_t n, struct range_set *set);
 
 void placer_destroy(struct placer *placer);
 

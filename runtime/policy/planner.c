@@ -2,6 +2,7 @@
 /* The planner: see planner.h. Pure functions. */
 #include "policy/planner.h"
 
+#include <math.h>
 #include <string.h>
 
 /* ---- buckets ------------------------------------------------------------- */
@@ -26,12 +27,17 @@ static size_t bucket_of(float score)
 	return bits < PLAN_BUCKETS ? bits : PLAN_BUCKETS - 1;
 }
 
-/* The least score in a bucket. */
+/* More than any score. */
+#define ANY_SCORE HUGE_VALF
+
+/* The least score in a bucket; ANY_SCORE beyond the last one. */
 static float bucket_score(size_t bucket)
 {
 	uint32_t bits = (uint32_t)(bucket + LEAST_BITS - 1) << MANTISSA_BITS;
 	float score;
 
+	if (bucket >= PLAN_BUCKETS)
+		return ANY_SCORE;
 	memcpy(&score, &bits, sizeof(score));
 	return bucket ? score : 0;
 }
@@ -43,9 +49,33 @@ void planner_begin(struct planner *planner)
 	*planner = (struct planner){.promote_from = PLAN_BUCKETS};
 }
 
+#define NEEDED (PLAN_BUCKETS - 1)
+
+static size_t unit_bucket(const struct plan_unit *unit)
+{
+	size_t bucket = bucket_of(unit->score);
+
+	switch (unit->advice) {
+	case FERRY_ADVICE_WILL_NEED:
+		return NEEDED;
+	case FERRY_ADVICE_COLD:
+		return 0;
+	default:
+		return bucket < NEEDED ? bucket : NEEDED - 1;
+	}
+}
+
+static bool is_pinned(const struct plan_unit *unit)
+{
+	return unit->advice == FERRY_ADVICE_PIN_DDR ||
+	       unit->advice == FERRY_ADVICE_PIN_HBM;
+}
+
 static bool is_promotable(const struct plan_unit *unit)
 {
-	return unit->movable && !unit->on_hbm && unit->rate >= PLAN_LEAST_RATE;
+	if (!unit->movable || unit->on_hbm || unit->advice == FERRY_ADVICE_COLD)
+		return false;
+	return unit->advice == FERRY_ADVICE_WILL_NEED || unit->rate >= PLAN_LEAST_RATE;
 }
 
 static bool is_demotable(const struct plan_unit *unit)
@@ -53,14 +83,29 @@ static bool is_demotable(const struct plan_unit *unit)
 	return unit->movable && unit->on_hbm;
 }
 
+static void add_pinned(struct planner *planner, const struct plan_unit *unit)
+{
+	bool to_hbm = unit->advice == FERRY_ADVICE_PIN_HBM;
+
+	planner->pinned += to_hbm ? unit->pages : 0;
+	if (unit->on_hbm == to_hbm || !unit->movable)
+		return;
+	*(to_hbm ? &planner->arrive : &planner->leave) += unit->pages;
+}
+
 void planner_add(struct planner *planner, const struct plan_unit *unit)
 {
-	struct plan_bucket *bucket = &planner->bucket[bucket_of(unit->score)];
+	struct plan_bucket *bucket = &planner->bucket[unit_bucket(unit)];
 
-	planner->total += unit->pages;
 	planner->on_hbm += unit->on_hbm ? unit->pages : 0;
+	if (is_pinned(unit)) {
+		add_pinned(planner, unit);
+		return;
+	}
+	planner->total += unit->pages;
 	bucket->pages += unit->pages;
-	bucket->score += (double)unit->score * unit->pages;
+	if (unit->advice == FERRY_ADVICE_NONE)
+		bucket->score += (double)unit->score * unit->pages;
 	if (is_promotable(unit))
 		bucket->promotable += unit->pages;
 	if (is_demotable(unit))
@@ -69,13 +114,16 @@ void planner_add(struct planner *planner, const struct plan_unit *unit)
 
 /* ---- the decision -------------------------------------------------------- */
 
-/* The mean score of the coldest @pages pages. */
+/*
+ * The mean score of the coldest @pages pages. What will be needed has no score
+ * of its own and is left out.
+ */
 static float mean_of_coldest(const struct planner *planner, uint64_t pages)
 {
 	uint64_t left = pages;
 	double sum = 0;
 
-	for (size_t i = 0; i < PLAN_BUCKETS && left; i++) {
+	for (size_t i = 0; i < NEEDED && left; i++) {
 		const struct plan_bucket *bucket = &planner->bucket[i];
 		uint64_t part = bucket->pages < left ? bucket->pages : left;
 
@@ -83,6 +131,7 @@ static float mean_of_coldest(const struct planner *planner, uint64_t pages)
 			sum += bucket->score / (double)bucket->pages * (double)part;
 		left -= part;
 	}
+	pages -= left;
 	return pages ? (float)(sum / (double)pages) : 0;
 }
 
@@ -101,7 +150,7 @@ static uint64_t demote(struct planner *planner, struct cold *cold, uint64_t want
 {
 	uint64_t taken = 0;
 
-	while (taken < want && cold->bucket + 1 < PLAN_BUCKETS) {
+	while (taken < want && cold->bucket < PLAN_BUCKETS) {
 		uint64_t left = planner->bucket[cold->bucket].demotable - cold->used;
 
 		if (left && bucket_score(cold->bucket + 1) > score)
@@ -129,47 +178,83 @@ static bool is_flat(const struct planner *planner, float worth)
 	return hot <= planner->total / 512;
 }
 
-void planner_decide(struct planner *planner, const struct plan_limits *limits)
+/* What is being shared out. */
+struct sharing {
+	uint64_t room; /* on HBM, pages */
+	uint64_t left; /* that may still be moved */
+	struct cold cold;
+};
+
+/*
+ * Brings up to @want pages to HBM, of which others with scores of at most
+ * @score may make room; how many.
+ */
+static uint64_t promote(struct planner *planner, struct sharing *sharing, uint64_t want,
+			float score)
 {
-	uint64_t room =
-		limits->fill > planner->on_hbm ? limits->fill - planner->on_hbm : 0;
-	struct cold cold = {0};
-	float worth;
+	uint64_t demoted = planner->demote, part;
 
-	planner->limits = *limits;
-	planner->fits = planner->total <= limits->fill;
-	if (planner->fits)
-		return;
-	planner->reference = mean_of_coldest(planner, planner->total - limits->fill);
-	worth = planner->reference * PLAN_RATIO;
-	planner->flat = is_flat(planner, worth);
-	if (planner->on_hbm > limits->keep)
-		demote(planner, &cold, planner->on_hbm - limits->fill,
-		       bucket_score(PLAN_BUCKETS - 1));
+	if (want > sharing->left)
+		want = sharing->left;
+	part = want < sharing->room ? want : sharing->room;
+	sharing->room -= part;
+	part += demote(planner, &sharing->cold, want - part, score);
+	planner->promote += part;
+	demoted = planner->demote - demoted;
+	sharing->left -= part + demoted < sharing->left ? part + demoted : sharing->left;
+	return part;
+}
 
+static void promote_hot(struct planner *planner, struct sharing *sharing, float worth)
+{
 	for (size_t i = PLAN_BUCKETS; i-- > 1 && bucket_score(i) >= worth;) {
 		uint64_t want = planner->bucket[i].promotable, part;
-		uint64_t moved = planner->promote + planner->demote;
 
 		if (!want)
 			continue;
-		if (moved >= limits->most)
+		if (!sharing->left)
 			break;
-		if (want > limits->most - moved)
-			want = limits->most - moved;
-		part = want < room ? want : room;
-		room -= part;
-		part += demote(planner, &cold, want - part, bucket_score(i) / PLAN_RATIO);
+		part = promote(planner, sharing, want, bucket_score(i) / PLAN_RATIO);
 		if (part) {
-			planner->promote += part;
 			planner->promote_from = i;
 			planner->promote_part = part;
 		}
-		if (part < planner->bucket[i].promotable)
+		if (part < want)
 			break;
 	}
-	planner->demote_to = cold.bucket;
-	planner->demote_part = cold.used;
+}
+
+void planner_decide(struct planner *planner, const struct plan_limits *limits)
+{
+	/* Of HBM, what is not pinned has this much. */
+	uint64_t fill =
+		limits->fill > planner->pinned ? limits->fill - planner->pinned : 0;
+	uint64_t needed = planner->bucket[NEEDED].pages, on_hbm;
+	struct sharing sharing = {0};
+	float worth;
+
+	planner->limits = *limits;
+	planner->demote = planner->leave < limits->most ? planner->leave : limits->most;
+	planner->leave_part = planner->demote;
+	on_hbm = planner->on_hbm - planner->demote;
+	if (on_hbm > limits->keep)
+		demote(planner, &sharing.cold, on_hbm - limits->fill, ANY_SCORE);
+	else if (on_hbm < limits->fill)
+		sharing.room = limits->fill - on_hbm;
+	sharing.left =
+		limits->most > planner->demote ? limits->most - planner->demote : 0;
+	planner->arrive_part = promote(planner, &sharing, planner->arrive, ANY_SCORE);
+	planner->fits = planner->total <= fill;
+	if (!planner->fits) {
+		planner->reference = mean_of_coldest(
+			planner,
+			planner->total - needed - (fill > needed ? fill - needed : 0));
+		worth = planner->reference * PLAN_RATIO;
+		planner->flat = is_flat(planner, worth);
+		promote_hot(planner, &sharing, worth);
+	}
+	planner->demote_to = sharing.cold.bucket;
+	planner->demote_part = sharing.cold.used;
 }
 
 /* ---- the second pass ----------------------------------------------------- */
@@ -183,9 +268,25 @@ static bool take_part(uint64_t *part, uint32_t pages)
 	return true;
 }
 
+static enum plan_move pick_pinned(struct planner *planner, const struct plan_unit *unit)
+{
+	if (!unit->movable)
+		return PLAN_STAY;
+	if (unit->advice == FERRY_ADVICE_PIN_DDR)
+		return unit->on_hbm && take_part(&planner->leave_part, unit->pages)
+			       ? PLAN_DEMOTE
+			       : PLAN_STAY;
+	return !unit->on_hbm && take_part(&planner->arrive_part, unit->pages)
+		       ? PLAN_PROMOTE
+		       : PLAN_STAY;
+}
+
 static enum plan_move pick_fitting(struct planner *planner, const struct plan_unit *unit)
 {
-	if (unit->on_hbm || !unit->movable || unit->score <= 0 ||
+	bool used = unit->advice == FERRY_ADVICE_WILL_NEED ||
+		    (unit->advice != FERRY_ADVICE_COLD && unit->score > 0);
+
+	if (unit->on_hbm || !unit->movable || !used ||
 	    planner->promote >= planner->limits.most)
 		return PLAN_STAY;
 	planner->promote += unit->pages;
@@ -194,8 +295,10 @@ static enum plan_move pick_fitting(struct planner *planner, const struct plan_un
 
 enum plan_move planner_pick(struct planner *planner, const struct plan_unit *unit)
 {
-	size_t bucket = bucket_of(unit->score);
+	size_t bucket = unit_bucket(unit);
 
+	if (is_pinned(unit))
+		return pick_pinned(planner, unit);
 	if (planner->fits)
 		return pick_fitting(planner, unit);
 	if (is_demotable(unit)) {

@@ -17,6 +17,10 @@
  * where it is, and so does what differs by the chance of sampling only.
  * Where all memory fits, all that is in use is promoted.
  *
+ * Advice goes before heat. What is pinned takes no part in this: it goes to its
+ * tier, before all else, and stays there. What will be needed is hotter than
+ * anything that samples tell of, and what is cold is colder.
+ *
  * Pure functions on values.
  */
 #ifndef FERRY_PLANNER_H
@@ -25,6 +29,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <ferry/ferry.h>
 
 #define PLAN_RATIO 2.0f
 
@@ -35,13 +41,17 @@
  */
 #define PLAN_LEAST_RATE 0.5f
 
-/* Eight buckets for each factor of two, over the scores that occur. */
+/*
+ * Eight buckets for each factor of two, over the scores that occur. The last one
+ * is for what will be needed.
+ */
 #define PLAN_BUCKETS 512
 
 struct plan_unit {
 	float score;    /* accesses of a page, any unit of time; 0: none seen */
 	float rate;     /* in a window */
 	uint32_t pages; /* present */
+	enum ferry_advice advice;
 	bool on_hbm;
 	bool movable; /* known well enough, and not just failed to move */
 };
@@ -57,7 +67,9 @@ enum plan_move { PLAN_STAY, PLAN_PROMOTE, PLAN_DEMOTE };
 
 struct planner {
 	struct plan_limits limits;
-	uint64_t total, on_hbm; /* pages of all units */
+	uint64_t total, on_hbm; /* pages of all units; of total not the pinned ones */
+	uint64_t pinned;        /* to HBM */
+	uint64_t arrive, leave; /* pinned to HBM, to DDR, and not yet there */
 	struct plan_bucket {
 		uint64_t pages;      /* of all units */
 		uint64_t promotable; /* of these, in DDR and worth it by themselves */
@@ -70,7 +82,7 @@ struct planner {
 	bool flat; /* next to nothing is hot beside the rest */
 	float reference;
 	size_t promote_from, demote_to; /* the bucket in which a part moves */
-	uint64_t promote_part, demote_part;
+	uint64_t promote_part, demote_part, arrive_part, leave_part;
 	uint64_t promote, demote; /* pages in all */
 };
 

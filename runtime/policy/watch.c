@@ -264,6 +264,12 @@ void watch_adapt(struct watch *watch, float reference)
 			watch->window[kind].settled = true;
 }
 
+void watch_restart(struct watch *watch)
+{
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		watch->window[kind].length++;
+}
+
 bool watch_is_settled(const struct watch *watch)
 {
 	for (int kind = 0; kind < PAGE_KINDS; kind++)

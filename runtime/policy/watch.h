@@ -52,6 +52,9 @@ float watch_score(const struct watch *watch, const struct granule *granule, floa
 /* Sets the windows by the score of memory that HBM has no room for. */
 void watch_adapt(struct watch *watch, float reference);
 
+/* What is accessed is another memory from now on: heat begins anew. */
+void watch_restart(struct watch *watch);
+
 /* Whether all windows are right. */
 bool watch_is_settled(const struct watch *watch);
 

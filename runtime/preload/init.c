@@ -227,18 +227,21 @@ static int set_up_arenas(void)
 static void fork_prepare(void)
 {
 	mapping_fork_prepare();
+	auto_fork_prepare();
 	region_fork_prepare();
 }
 
 static void fork_parent(void)
 {
 	region_fork_parent();
+	auto_fork_done();
 	mapping_fork_done();
 }
 
 static void fork_child(void)
 {
 	region_fork_child();
+	auto_fork_done();
 	mapping_fork_done();
 }
 
@@ -268,6 +271,7 @@ static void start_auto(const struct topology *topology, char *const envp[])
 		.config = &preload.config,
 		.topology = topology,
 		.spans = mapping_spans,
+		.has = mapping_has_managed,
 		.say = say,
 		.said_no_sampler = has_variable(envp, "FERRY_SAID_NO_SAMPLER=1"),
 	};

@@ -26,6 +26,7 @@
 
 #include "heap/huge.h"
 #include "heap/range_set.h"
+#include "policy/advice.h"
 #include "preload/direct.h"
 #include "preload/preload.h"
 
@@ -72,8 +73,10 @@ static void forget(const void *addr, size_t len)
 		/* On the rare -ENOMEM it goes on counting. */
 		if (!range_set_remove(&recorded[kind], (uintptr_t)addr,
 				      (uintptr_t)addr + page_up(len), &removed) &&
-		    removed)
+		    removed) {
 			region_uncharge((enum region_kind)kind, removed);
+			advice_forget((uintptr_t)addr, (uintptr_t)addr + page_up(len));
+		}
 	}
 }
 
@@ -247,6 +250,16 @@ size_t mapping_spans(struct span *out, size_t max)
 		out[i] = set->span[i];
 	leave();
 	return n;
+}
+
+bool mapping_has_managed(uintptr_t start, uintptr_t *end)
+{
+	bool has;
+
+	enter();
+	has = range_set_has(&recorded[REGION_AUTO], start, end);
+	leave();
+	return has;
 }
 
 void mapping_fork_prepare(void)

@@ -5,6 +5,7 @@
  * init.c     reads the environment before anything allocates, sets jemalloc's
  *            options and gives its arenas their regions
  * malloc.c   what jemalloc's malloc family lacks
+ * advise.c   what libferry, in a program that has both, passes on
  * mapping.c  mmap(2) and its kin: places large private anonymous mappings
  * direct.c   the system calls themselves, for the library's own use
  * summary.c  what FERRY_STATS prints at exit
@@ -54,6 +55,8 @@ bool mapping_has(const void *addr);
  */
 struct span;
 size_t mapping_spans(struct span *out, size_t max);
+/* Whether @start is in one; *@end is lowered to where that is no longer so. */
+bool mapping_has_managed(uintptr_t start, uintptr_t *end);
 
 void mapping_fork_prepare(void);
 void mapping_fork_done(void);

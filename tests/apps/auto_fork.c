@@ -11,7 +11,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -33,21 +32,6 @@ static void on_alarm(int number)
 	(void)number;
 	if (!pthread_equal(pthread_self(), main_thread))
 		elsewhere = 1;
-}
-
-/* Changing the protection of touched pages flushes the emulated TLB. */
-static void flush_tlb(void)
-{
-	static char *scratch;
-	const size_t len = 256 * WHERE_PAGE;
-
-	if (!scratch) {
-		scratch = mmap(NULL, len, PROT_READ | PROT_WRITE,
-			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		memset(scratch, 1, len);
-	}
-	mprotect(scratch, len, PROT_NONE);
-	mprotect(scratch, len, PROT_READ | PROT_WRITE);
 }
 
 /* Works on the hot part until it is on HBM. 0, or 1 after some time. */

@@ -10,6 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -77,6 +79,24 @@ static inline bool all_hbm(const void *addr, size_t size)
 static inline bool all_ddr(const void *addr, size_t size)
 {
 	return bytes_at(addr, size, false) >= size && !bytes_at(addr, size, true);
+}
+
+/*
+ * Changing the protection of touched pages flushes the emulated TLB, which keeps
+ * translations so long that accessed bits are not set anew. One thread.
+ */
+static inline void flush_tlb(void)
+{
+	static char *scratch;
+	const size_t len = 256 * WHERE_PAGE;
+
+	if (!scratch) {
+		scratch = (char *)mmap(NULL, len, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		memset(scratch, 1, len);
+	}
+	mprotect(scratch, len, PROT_NONE);
+	mprotect(scratch, len, PROT_READ | PROT_WRITE);
 }
 
 #endif /* FERRY_TEST_WHERE_H */

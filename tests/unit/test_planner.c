@@ -249,6 +249,120 @@ static void any_score_has_a_bucket(void **state)
 	assert_int_equal(planner.promote + planner.demote, 0);
 }
 
+/* ---- advice -------------------------------------------------------------- */
+
+/* To its tier before all else, whatever its heat, and nothing moves it away. */
+static void pinned_goes_first(void **state)
+{
+	struct plan_limits limits = quarter;
+
+	(void)state;
+	all_in_ddr(1);
+	for (size_t i = 0; i < UNITS / 4; i++) { /* HBM is full, of what is hot */
+		unit[i].on_hbm = true;
+		unit[i].score = 20;
+	}
+	unit[0].advice = unit[1].advice = FERRY_ADVICE_PIN_DDR;
+	unit[900].advice = unit[901].advice = unit[902].advice = FERRY_ADVICE_PIN_HBM;
+	unit[902].movable = false;
+	unit[2].advice = FERRY_ADVICE_PIN_HBM;
+	unit[2].score = 0;
+	plan(&limits);
+	assert_int_equal(move[0], PLAN_DEMOTE);
+	assert_int_equal(move[1], PLAN_DEMOTE);
+	assert_int_equal(move[900], PLAN_PROMOTE);
+	assert_int_equal(move[901], PLAN_PROMOTE);
+	assert_int_equal(move[902], PLAN_STAY);
+	assert_int_equal(count(PLAN_STAY), UNITS - 4);
+	carry_out();
+	assert_int_equal(on_hbm(), UNITS / 4);
+	/* With less room the pinned stay, and all others leave. */
+	limits.fill = limits.keep = 2 * PAGES;
+	plan(&limits);
+	carry_out();
+	assert_int_equal(on_hbm(), 3);
+	assert_true(unit[2].on_hbm && unit[900].on_hbm && unit[901].on_hbm);
+	/* More of it than fits: as much as fits. */
+	for (size_t i = 100; i < UNITS; i++)
+		unit[i].advice = FERRY_ADVICE_PIN_HBM;
+	for (int round = 0; round < 3; round++) {
+		plan(&quarter);
+		carry_out();
+		assert_int_equal(on_hbm(), UNITS / 4);
+	}
+	limits.most = 7 * PAGES;
+	for (size_t i = 0; i < UNITS; i++)
+		unit[i].advice = FERRY_ADVICE_PIN_DDR;
+	plan(&limits);
+	assert_int_equal(count(PLAN_DEMOTE), 7);
+}
+
+static void needed_is_the_hottest(void **state)
+{
+	struct plan_limits limits = quarter;
+
+	(void)state;
+	all_in_ddr(1);
+	for (size_t i = 0; i < UNITS / 4; i++) {
+		unit[i].on_hbm = true;
+		unit[i].score = i < 200 ? 1000 : 1;
+	}
+	for (size_t i = 500; i < 550; i++) {
+		unit[i].advice = FERRY_ADVICE_WILL_NEED;
+		unit[i].score = unit[i].rate = 0;
+	}
+	plan(&limits);
+	assert_int_equal(count(PLAN_PROMOTE), 50);
+	assert_int_equal(count(PLAN_DEMOTE), 50);
+	carry_out();
+	for (size_t i = 500; i < 550; i++)
+		assert_true(unit[i].on_hbm);
+	/* What the others are compared with is the same. */
+	assert_true(planner.reference == 1);
+	plan(&limits);
+	assert_int_equal(count(PLAN_STAY), UNITS);
+	/* The last to leave, but for what is pinned. */
+	limits.fill = limits.keep = 60 * PAGES;
+	plan(&limits);
+	carry_out();
+	assert_int_equal(on_hbm(), 60);
+	for (size_t i = 500; i < 550; i++)
+		assert_true(unit[i].on_hbm);
+	limits.fill = limits.keep = 40 * PAGES;
+	unit[500].advice = FERRY_ADVICE_PIN_HBM;
+	plan(&limits);
+	carry_out();
+	assert_int_equal(on_hbm(), 40);
+	assert_true(unit[500].on_hbm);
+	/* All of it fits: so does this. */
+	limits.fill = limits.keep = UNITS * PAGES;
+	plan(&limits);
+	carry_out();
+	for (size_t i = 500; i < 550; i++)
+		assert_true(unit[i].on_hbm);
+}
+
+static void cold_makes_room_and_does_not_come(void **state)
+{
+	(void)state;
+	all_in_ddr(1);
+	for (size_t i = 0; i < UNITS / 4; i++) {
+		unit[i].on_hbm = true;
+		unit[i].score = 20;
+	}
+	unit[7].advice = unit[8].advice = FERRY_ADVICE_COLD;
+	plan(&quarter); /* nobody needs the room */
+	assert_int_equal(count(PLAN_STAY), UNITS);
+	unit[900].score = 20;
+	unit[901].score = 100;
+	unit[901].advice = FERRY_ADVICE_COLD;
+	plan(&quarter);
+	assert_int_equal(move[900], PLAN_PROMOTE);
+	assert_int_equal(move[901], PLAN_STAY);
+	assert_int_equal(count(PLAN_DEMOTE), 1);
+	assert_true(move[7] == PLAN_DEMOTE || move[8] == PLAN_DEMOTE);
+}
+
 /* ---- simulated workloads ------------------------------------------------- */
 
 static unsigned int seed = 1;
@@ -356,6 +470,9 @@ int main(void)
 		cmocka_unit_test(too_much_leaves),
 		cmocka_unit_test(no_more_than_most),
 		cmocka_unit_test(any_score_has_a_bucket),
+		cmocka_unit_test(pinned_goes_first),
+		cmocka_unit_test(needed_is_the_hottest),
+		cmocka_unit_test(cold_makes_room_and_does_not_come),
 		cmocka_unit_test(skewed_and_shifting),
 		cmocka_unit_test(zipf),
 		cmocka_unit_test(more_hot_than_room),

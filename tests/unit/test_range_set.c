@@ -76,6 +76,20 @@ static size_t first_piece(size_t least, size_t alignment, size_t window, size_t 
 	return UNITS;
 }
 
+/* That range_set_has() tells what follows @start, up to @end. */
+static void assert_has(const struct range_set *set, size_t start, size_t end)
+{
+	uintptr_t until = at(end);
+	size_t stop = start;
+
+	if (start >= end)
+		return;
+	assert_int_equal(range_set_has(set, at(start), &until), model[start]);
+	while (stop < end && model[stop] == model[start])
+		stop++;
+	assert_int_equal(until, at(stop));
+}
+
 static void random_operations(void **state)
 {
 	struct range_set set = {0};
@@ -95,6 +109,7 @@ static void random_operations(void **state)
 			memset(model + start, true, end - start);
 			break;
 		case 1:
+			assert_has(&set, start, end);
 			expected = count_model(start, end) * UNIT;
 			assert_int_equal(range_set_overlap(&set, at(start), at(end)),
 					 expected);

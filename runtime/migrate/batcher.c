@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* A range during the sweep; where it stands in the batch is its precedence. */
 struct claim {
@@ -68,6 +69,19 @@ static int by_node(const void *a, const void *b)
 	return (x->addr > y->addr) - (x->addr < y->addr);
 }
 
+/* qsort(3), unless they are in order already: programs mostly give them so. */
+static void sort(void *base, size_t n, size_t size,
+		 int (*compare)(const void *, const void *))
+{
+	const char *at = base;
+
+	for (size_t i = 1; i < n; i++, at += size)
+		if (compare(at, at + size) > 0) {
+			qsort(base, n, size, compare);
+			return;
+		}
+}
+
 /* Appends [start, end) as @claim has it, to the last part if they are one. */
 static void emit(struct plan *plan, uintptr_t start, uintptr_t end,
 		 const struct claim *claim)
@@ -115,51 +129,79 @@ static void sweep(struct plan *plan, const struct claim *claim, size_t n,
 	}
 }
 
-int plan_make(struct plan *plan, const struct ferry_range *range, size_t n)
+int plan_reserve(struct plan *plan, size_t n)
 {
-	struct claim *claim;
-	struct heap heap = {0};
-	size_t claims = 0;
+	const size_t room = n ? n : 1;
 
 	*plan = (struct plan){0};
 	if (n > SIZE_MAX / (2 * sizeof(struct claim)))
 		return -ENOMEM;
-	claim = malloc((n ? n : 1) * sizeof(*claim));
-	heap.claim = malloc((n ? n : 1) * sizeof(struct claim *));
+	plan->range = malloc(room * sizeof(*plan->range));
+	/* The claims, and behind them the heap's pointers. */
+	plan->claim = malloc(room * (sizeof(struct claim) + sizeof(struct claim *)));
 	/* Each start and each end of a range begins at most one part. */
-	plan->part = calloc(n ? 2 * n : 1, sizeof(*plan->part));
-	if (!claim || !heap.claim || !plan->part) {
-		free(claim);
-		free(heap.claim);
+	plan->part = malloc(2 * room * sizeof(*plan->part));
+	if (!plan->range || !plan->claim || !plan->part) {
 		plan_free(plan);
 		return -ENOMEM;
 	}
+	plan->ranges = n;
+	return 0;
+}
 
-	for (size_t i = 0; i < n; i++) {
-		uintptr_t addr = (uintptr_t)range[i].addr;
+int plan_make(struct plan *plan, const struct ferry_range *range, size_t n)
+{
+	int err = plan_reserve(plan, n);
 
-		if (!range[i].len)
+	if (!err && n)
+		memcpy(plan->range, range, n * sizeof(*range));
+	return err;
+}
+
+static size_t make_claims(const struct plan *plan)
+{
+	size_t claims = 0;
+
+	for (size_t i = 0; i < plan->ranges; i++) {
+		const struct ferry_range *range = &plan->range[i];
+		uintptr_t addr = (uintptr_t)range->addr;
+
+		if (!range->len)
 			continue;
-		claim[claims++] = (struct claim){
+		plan->claim[claims++] = (struct claim){
 			.start = page_down(addr),
-			.end = page_down(addr + range[i].len - 1) + PAGE_BYTES,
+			.end = page_down(addr + range->len - 1) + PAGE_BYTES,
 			.order = i,
-			.node = range[i].node,
-			.flags = range[i].flags,
+			.node = range->node,
+			.flags = range->flags,
 		};
 	}
-	qsort(claim, claims, sizeof(*claim), by_start);
-	sweep(plan, claim, claims, &heap);
-	qsort(plan->part, plan->count, sizeof(*plan->part), by_node);
-	free(claim);
-	free(heap.claim);
-	return 0;
+	return claims;
+}
+
+void plan_sort(struct plan *plan)
+{
+	struct heap heap = {0};
+	size_t claims;
+
+	if (!plan->range)
+		return;
+	heap.claim = (const struct claim **)(plan->claim + plan->ranges);
+	claims = make_claims(plan);
+	sort(plan->claim, claims, sizeof(*plan->claim), by_start);
+	sweep(plan, plan->claim, claims, &heap);
+	sort(plan->part, plan->count, sizeof(*plan->part), by_node);
+	free(plan->range);
+	free(plan->claim);
+	plan->range = NULL;
+	plan->claim = NULL;
 }
 
 bool plan_next(struct plan *plan, struct batch *batch)
 {
 	size_t bytes = 0;
 
+	plan_sort(plan);
 	batch->result = (struct ferry_result){0};
 	batch->count = 0;
 	while (plan->next < plan->count && batch->count < BATCH_PIECES &&
@@ -192,6 +234,8 @@ bool plan_next(struct plan *plan, struct batch *batch)
 
 void plan_free(struct plan *plan)
 {
+	free(plan->range);
+	free(plan->claim);
 	free(plan->part);
 	*plan = (struct plan){0};
 }

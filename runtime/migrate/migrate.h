@@ -7,8 +7,9 @@
  *                                  ^                              |
  *                                  +----- counts, completion -----+
  *
- * batcher.c  ranges to a plan (sorted, coalesced, without overlaps), and the
- *            plan to batches of pieces, split at granules
+ * batcher.c  ranges to a plan (sorted, coalesced, without overlaps: by the worker,
+ *            when the first batch is due), and the plan to batches of pieces,
+ *            split at granules
  * request.c  checking ranges; a request's life: completion, waiting, freeing
  * worker.c   the one thread that feeds the engine and reaps what is done,
  *            keeping a bounded number of batches in flight

@@ -40,9 +40,10 @@ int ranges_resolve(struct ferry_range *out, const struct ferry_range *in, size_t
 		   const struct topology *topology, const struct node_set *allowed,
 		   int here)
 {
+	int node = -1;
+
 	for (size_t i = 0; i < n; i++) {
 		uintptr_t addr = (uintptr_t)in[i].addr;
-		int node;
 
 		if (in[i].flags & ~(uint32_t)(FERRY_POPULATE | FERRY_STAY))
 			return -EINVAL;
@@ -50,7 +51,8 @@ int ranges_resolve(struct ferry_range *out, const struct ferry_range *in, size_t
 		if (in[i].len > UINTPTR_MAX - PAGE_BYTES - addr ||
 		    addr > UINTPTR_MAX - PAGE_BYTES)
 			return -EINVAL;
-		node = resolve_node(in[i].node, topology, allowed, here);
+		if (!i || in[i].node != in[i - 1].node)
+			node = resolve_node(in[i].node, topology, allowed, here);
 		if (node < 0)
 			return node;
 		out[i] = in[i];
@@ -76,7 +78,6 @@ int ranges_plan(struct plan *plan, const struct ferry_range *range, size_t n,
 		const struct topology *topology)
 {
 	struct node_set allowed = {0};
-	struct ferry_range *resolved;
 	int err;
 
 	if (n && !range)
@@ -84,14 +85,13 @@ int ranges_plan(struct plan *plan, const struct ferry_range *range, size_t n,
 	err = allowed_nodes(&allowed, topology);
 	if (err)
 		return err;
-	resolved = calloc(n ? n : 1, sizeof(*resolved));
-	if (!resolved)
-		return -ENOMEM;
-	err = ranges_resolve(resolved, range, n, topology, &allowed,
+	err = plan_reserve(plan, n);
+	if (err)
+		return err;
+	err = ranges_resolve(plan->range, range, n, topology, &allowed,
 			     topology_current_node());
-	if (!err)
-		err = plan_make(plan, resolved, n);
-	free(resolved);
+	if (err)
+		plan_free(plan);
 	return err;
 }
 

@@ -40,7 +40,10 @@ int ranges_resolve(struct ferry_range *out, const struct ferry_range *in, size_t
 		   const struct topology *topology, const struct node_set *allowed,
 		   int here);
 
-/* Checks ranges against this machine and the calling thread; plans them. */
+/*
+ * Checks ranges against this machine and the calling thread, and takes them into
+ * @plan, which is left to be sorted by whoever carries it out.
+ */
 int ranges_plan(struct plan *plan, const struct ferry_range *range, size_t n,
 		const struct topology *topology);
 

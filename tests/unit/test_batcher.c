@@ -25,6 +25,7 @@ static struct plan plan_of(const struct ferry_range *ranges, size_t n)
 	struct plan plan;
 
 	assert_int_equal(plan_make(&plan, ranges, n), 0);
+	plan_sort(&plan);
 	return plan;
 }
 
@@ -115,6 +116,26 @@ static void coalesces_duplicates_and_neighbours(void **state)
 	(void)state;
 	assert_int_equal(plan.count, 1);
 	assert_part(plan.part[0], BASE, 12288, 1);
+	plan_free(&plan);
+}
+
+/* Who makes a plan does not sort it: that is done with the first batch. */
+static void sorted_with_the_first_batch(void **state)
+{
+	struct ferry_range r[] = {range(BASE + 8192, 4096, 1, 0),
+				  range(BASE, 8192, 1, 0)};
+	struct plan plan;
+	struct batch batch;
+
+	(void)state;
+	assert_int_equal(plan_make(&plan, r, 2), 0);
+	assert_int_equal(plan.count, 0);
+	assert_true(plan_next(&plan, &batch));
+	assert_int_equal(batch.count, 1);
+	assert_part(batch.piece[0], BASE, 12288, 1);
+	assert_false(plan_next(&plan, &batch));
+	plan_free(&plan);
+	assert_int_equal(plan_make(&plan, r, 2), 0);
 	plan_free(&plan);
 }
 
@@ -304,6 +325,7 @@ int main(void)
 		cmocka_unit_test(later_wins),
 		cmocka_unit_test(earlier_is_covered),
 		cmocka_unit_test(coalesces_duplicates_and_neighbours),
+		cmocka_unit_test(sorted_with_the_first_batch),
 		cmocka_unit_test(splits_at_granules),
 		cmocka_unit_test(large_range),
 		cmocka_unit_test(one_node_in_a_batch),

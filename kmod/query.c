@@ -158,7 +158,7 @@ static void held_in_table(pte_t *pte, void *arg)
 static s16 held_huge(struct mm_struct *mm, struct ferry_spot *spot)
 {
 	s16 answer = FERRY_QUERY_HOLE;
-	spinlock_t *ptl;
+	spinlock_t *ptl;	/* of the entry */
 	pmd_t val;
 
 	/* Larger than a table maps: not memory that this is asked of */

@@ -16,6 +16,8 @@
 
 #include "heap/region.h"
 #include "policy/auto.h"
+#include "policy/budget.h"
+#include "policy/ledger.h"
 
 #define TEXT_(number) #number
 #define TEXT(number)  TEXT_(number)
@@ -78,7 +80,10 @@ static void init(void)
 	if (!has_hbm)
 		say_no_hbm();
 	huge_init(runtime.config->huge);
+	budget_init(runtime.config, runtime.topology, say);
 	err = region_init(runtime.topology, runtime.config->hbm_limit);
+	if (ledger_is_entered())
+		region_limit_by(budget_hbm_charged);
 	if (err)
 		fprintf(stderr,
 			"ferry: memory policies cannot be set (mbind: %s); the kernel "
@@ -106,16 +111,19 @@ static void fork_prepare(void)
 {
 	auto_fork_prepare();
 	region_fork_prepare();
+	ledger_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+	ledger_fork_parent();
 	region_fork_parent();
 	auto_fork_done();
 }
 
 static void fork_child(void)
 {
+	ledger_fork_child();
 	region_fork_child();
 	auto_fork_done();
 }

@@ -3,11 +3,13 @@
 #include "cli/info.h"
 #include "cli/cli.h"
 #include "fault/sampler.h"
+#include "policy/budget.h"
 #include "migrate/migrate.h"
 #include "config/config.h"
 
 #include <getopt.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const char usage[] = "Usage: ferry info [--json]\n";
@@ -65,6 +67,43 @@ const char *info_feature(int bit)
 	return bit < (int)(sizeof(names) / sizeof(names[0])) ? names[bit] : NULL;
 }
 
+uint64_t info_share(const struct info_ledger *ledger, size_t entry)
+{
+	struct ledger_entry others[sizeof(ledger->entry) / sizeof(ledger->entry[0])];
+	size_t n = 0;
+
+	for (size_t i = 0; i < ledger->shown; i++)
+		if (i != entry)
+			others[n++] = ledger->entry[i];
+	return ledger_divide(ledger->total, ledger->entry[entry].weight, others, n);
+}
+
+static int order(const void *a, const void *b)
+{
+	const struct ledger_entry *one = a, *other = b;
+
+	return (one->pid > other->pid) - (one->pid < other->pid);
+}
+
+static void read_ledger(struct info *info, const struct config *config)
+{
+	struct info_ledger *ledger = &info->ledger;
+	const size_t most = sizeof(ledger->entry) / sizeof(ledger->entry[0]);
+	/* Who only looks does not take part. */
+	static struct config onlooker;
+	ssize_t n;
+
+	onlooker = *config;
+	onlooker.hbm_weight = 0;
+	budget_init(&onlooker, info->topology, NULL);
+	ledger->total = budget_total();
+	n = ledger_read(LEDGER_PATH, ledger->entry, most);
+	ledger->error = n < 0 ? (int)n : 0;
+	ledger->count = n < 0 ? 0 : (size_t)n;
+	ledger->shown = ledger->count < most ? ledger->count : most;
+	qsort(ledger->entry, ledger->shown, sizeof(ledger->entry[0]), order);
+}
+
 int info_command(int argc, char *argv[])
 {
 	static const struct option options[] = {
@@ -109,6 +148,7 @@ int info_command(int argc, char *argv[])
 		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
 	info.sampler = sampler_name(&info.sampler_why);
 	info.huge = config->huge;
+	read_ledger(&info, config);
 	info_advise(&info);
 	if (!json) {
 		info_text(&info);

@@ -8,6 +8,7 @@
 
 #include "cli/probe.h"
 #include "heap/huge.h"
+#include "policy/ledger.h"
 #include "topology/topology.h"
 
 /* Something that is missing, and what to do about it. */
@@ -18,6 +19,15 @@ struct advice {
 
 #define MAX_ADVICE 16
 
+/* Who shares HBM by weight. */
+struct info_ledger {
+	int error;      /* -errno of reading it; -ENOENT: nobody ever did */
+	size_t count;   /* processes; of these, those shown: */
+	size_t shown;
+	uint64_t total; /* bytes that they share */
+	struct ledger_entry entry[256];
+};
+
 struct info {
 	const struct topology *topology;
 	struct probe probe;
@@ -25,12 +35,16 @@ struct info {
 	const char *huge_engine, *huge_engine_why; /* what moves huge pages */
 	const char *sampler, *sampler_why;
 	enum huge_mode huge; /* as FERRY_HUGE asks */
+	struct info_ledger ledger;
 	struct advice advice[MAX_ADVICE];
 	int advice_count;
 };
 
 /* Fills in @advice from the rest. */
 void info_advise(struct info *info);
+
+/* What the process with this entry gets now. */
+uint64_t info_share(const struct info_ledger *ledger, size_t entry);
 
 /* Where the knowledge comes from; one word. */
 const char *info_hbm_source(enum hbm_source source);

@@ -179,6 +179,32 @@ static struct json_object *advice(const struct info *info)
 	return list;
 }
 
+static struct json_object *ledger(const struct info_ledger *ledger)
+{
+	struct json_object *object = json_object_new_object();
+	struct json_object *list = json_object_new_array();
+
+	for (size_t i = 0; i < ledger->shown; i++) {
+		const struct ledger_entry *entry = &ledger->entry[i];
+		struct json_object *process = json_object_new_object();
+
+		add(process, "pid", json_object_new_int(entry->pid));
+		add(process, "uid", json_object_new_uint64(entry->uid));
+		add(process, "weight", json_object_new_uint64(entry->weight));
+		add(process, "want_bytes",
+		    entry->want == UINT64_MAX ? NULL
+					      : json_object_new_uint64(entry->want));
+		add(process, "share_bytes",
+		    json_object_new_uint64(info_share(ledger, i)));
+		json_object_array_add(list, process);
+	}
+	add(object, "total_bytes", json_object_new_uint64(ledger->total));
+	add(object, "error",
+	    ledger->error == -ENOENT ? NULL : error_name(ledger->error));
+	add(object, "processes", list);
+	return object;
+}
+
 int info_json(const struct info *info)
 {
 	const struct probe *probe = &info->probe;
@@ -202,6 +228,7 @@ int info_json(const struct info *info)
 	add(root, "numa_balancing", setting(probe->numa_balancing));
 	add(root, "huge_pages", json_object_new_string(info_huge(probe->huge)));
 	add(root, "preferred_many", json_object_new_boolean(probe->preferred_many));
+	add(root, "hbm_weights", ledger(&info->ledger));
 	add(root, "advice", advice(info));
 	written = json_object_to_json_string_ext(
 		root, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_SPACED |

@@ -3,6 +3,7 @@
 #include "cli/info.h"
 #include "config/config.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -186,6 +187,31 @@ static void print_huge(const struct info *info)
 	       huge_outcome(info->probe.huge, info->huge));
 }
 
+static void print_ledger(const struct info_ledger *ledger)
+{
+	cell total, want, share;
+
+	printf("%-14s", "hbm weights");
+	if (ledger->error && ledger->error != -ENOENT) {
+		printf(LEDGER_PATH " cannot be read: %s\n", strerror(-ledger->error));
+		return;
+	}
+	if (!ledger->count) {
+		puts("no process shares HBM by weight");
+		return;
+	}
+	printf("%zu processes share %s\n", ledger->count, bytes(total, ledger->total));
+	for (size_t i = 0; i < ledger->shown; i++) {
+		const struct ledger_entry *entry = &ledger->entry[i];
+
+		printf("%-14spid %d, uid %u, weight %u: wants %s, gets %s\n", "",
+		       (int)entry->pid, (unsigned int)entry->uid, entry->weight,
+		       entry->want == UINT64_MAX ? "all it can get"
+						 : bytes(want, entry->want),
+		       bytes(share, info_share(ledger, i)));
+	}
+}
+
 void info_text(const struct info *info)
 {
 	const struct probe *probe = &info->probe;
@@ -202,6 +228,7 @@ void info_text(const struct info *info)
 	print_uring(&probe->uring);
 	print_balancing(probe->numa_balancing);
 	print_huge(info);
+	print_ledger(&info->ledger);
 	printf("%-14sseveral preferred nodes: %s\n", "policy",
 	       probe->preferred_many ? "yes" : "no");
 	if (info->advice_count)

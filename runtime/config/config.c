@@ -140,15 +140,30 @@ static const char *set_engine(struct config *config, const char *value)
 	return NULL;
 }
 
-static const char *set_overhead(struct config *config, const char *value)
+/* A number from 1 to @most, of digits only. 0 or -EINVAL. */
+static int parse_number(const char *value, uint64_t most, unsigned int *out)
 {
-	uint64_t percent;
+	uint64_t number;
 
 	if (!*value || value[strspn(value, "0123456789")] ||
-	    config_parse_size(value, &percent) || percent < 1 || percent > 100)
-		return "a whole number of percent from 1 to 100";
-	config->overhead = (unsigned int)percent;
-	return NULL;
+	    config_parse_size(value, &number) || number < 1 || number > most)
+		return -EINVAL;
+	*out = (unsigned int)number;
+	return 0;
+}
+
+static const char *set_overhead(struct config *config, const char *value)
+{
+	return parse_number(value, 100, &config->overhead)
+		       ? "a whole number of percent from 1 to 100"
+		       : NULL;
+}
+
+static const char *set_hbm_weight(struct config *config, const char *value)
+{
+	return parse_number(value, HBM_WEIGHT_MOST, &config->hbm_weight)
+		       ? "a whole number from 1 to 10000"
+		       : NULL;
 }
 
 static const char *set_stats(struct config *config, const char *value)
@@ -163,10 +178,15 @@ static const struct {
 	const char *name;
 	const char *(*set)(struct config *config, const char *value);
 } variables[] = {
-	{"FERRY_POLICY", set_policy},       {"FERRY_MIN_SIZE", set_min_size},
-	{"FERRY_HBM_LIMIT", set_hbm_limit}, {"FERRY_HBM_NODES", set_hbm_nodes},
-	{"FERRY_HUGE", set_huge},           {"FERRY_ENGINE", set_engine},
-	{"FERRY_STATS", set_stats},         {"FERRY_OVERHEAD", set_overhead},
+	{"FERRY_POLICY", set_policy},
+	{"FERRY_MIN_SIZE", set_min_size},
+	{"FERRY_HBM_LIMIT", set_hbm_limit},
+	{"FERRY_HBM_NODES", set_hbm_nodes},
+	{"FERRY_HUGE", set_huge},
+	{"FERRY_ENGINE", set_engine},
+	{"FERRY_STATS", set_stats},
+	{"FERRY_OVERHEAD", set_overhead},
+	{"FERRY_HBM_WEIGHT", set_hbm_weight},
 };
 
 /* Like getenv(3), which may not work yet. */

@@ -10,6 +10,8 @@
  *   FERRY_OVERHEAD   1 to 100: percent of a CPU that auto may take to find out
  *                    what is hot                             (default 1)
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
+ *   FERRY_HBM_WEIGHT 1 to 10000: shares HBM with other processes that have one,
+ *                    by weight                                (default: does not)
  *   FERRY_HBM_NODES  nodestring: these nodes are the HBM     (default: found)
  *   FERRY_HUGE       auto | always | never: huge pages       (default auto)
  *   FERRY_ENGINE     auto | kmod | relocate | syscall        (default auto)
@@ -44,13 +46,16 @@ enum policy_kind {
  * tier. */
 #define THRESHOLD_LEAST ((size_t)16 << 10)
 
+#define HBM_WEIGHT_MOST 10000
+
 enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_RELOCATE, ENGINE_SYSCALL };
 
 struct config {
 	enum policy_kind policy;
-	size_t min_size;       /* bytes; THRESHOLD_LEAST or more with POLICY_THRESHOLD */
-	uint64_t hbm_limit;    /* bytes; UINT64_MAX: none */
-	const char *hbm_nodes; /* unparsed, NULL: not set */
+	size_t min_size;    /* bytes; THRESHOLD_LEAST or more with POLICY_THRESHOLD */
+	uint64_t hbm_limit; /* bytes; UINT64_MAX: none */
+	unsigned int hbm_weight; /* 1 to HBM_WEIGHT_MOST; 0: not set */
+	const char *hbm_nodes;   /* unparsed, NULL: not set */
 	enum huge_mode huge;
 	enum engine_choice engine;
 	unsigned int overhead; /* percent of a CPU, 1 to 100 */

@@ -58,6 +58,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t hbm_units, hbm_units_limit = UINT64_MAX;
 static unsigned int hbm_units_byte; /* units of a byte of HBM */
 static size_t overflow_bytes;
+static uint64_t (*limit_by)(uint64_t bytes); /* set before memory is cut */
 
 /* What REGION_AUTO may still open as HBM; under the lock. */
 static uint64_t auto_hbm_left;
@@ -288,12 +289,28 @@ static bool open_more(enum region_kind kind, size_t need)
 
 /* ---- cutting ------------------------------------------------------------- */
 
+void region_limit_by(uint64_t (*limit)(uint64_t bytes))
+{
+	limit_by = limit;
+	if (auto_hbm_left > limit(0) / 2)
+		auto_hbm_left = limit(0) / 2;
+}
+
+static bool is_within(uint64_t units)
+{
+	uint64_t bytes = units / hbm_units_byte;
+
+	return units <= hbm_units_limit && (!limit_by || bytes <= limit_by(bytes));
+}
+
 static bool charge_units(enum region_kind kind, size_t bytes)
 {
 	uint64_t units;
 
+	if (!bytes || !regions[kind].hbm_weight)
+		return true;
 	if (__builtin_mul_overflow(bytes, regions[kind].hbm_weight, &units) ||
-	    __builtin_add_overflow(units, hbm_units, &units) || units > hbm_units_limit)
+	    __builtin_add_overflow(units, hbm_units, &units) || !is_within(units))
 		return false;
 	hbm_units = units;
 	return true;

@@ -76,6 +76,12 @@ enum region_kind {
 int region_init(const struct topology *topology, uint64_t hbm_limit);
 
 /*
+ * What else bounds HBM: asked, with the bytes that would then be in use, for each
+ * charge, and under the lock. Once, after region_init(), before memory is cut.
+ */
+void region_limit_by(uint64_t (*limit)(uint64_t bytes));
+
+/*
  * Cuts @size bytes out of @kind's region; @size and @alignment (a power of
  * two) are multiples of the page size. The memory reads as zeros. At the HBM
  * limit the answer comes from DDR's region and is counted, or is NULL if

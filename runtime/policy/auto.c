@@ -20,7 +20,9 @@
 #include "heap/region.h"
 #include "migrate/migrate.h"
 #include "policy/advice.h"
+#include "policy/budget.h"
 #include "policy/hints.h"
+#include "policy/ledger.h"
 #include "policy/watch.h"
 
 #define MS UINT64_C(1000000)
@@ -183,16 +185,12 @@ static ssize_t find_spans(void)
 	return (ssize_t)trim_spans();
 }
 
-/* What --hbm-limit leaves to this policy; bytes. */
+/* What the budget leaves to this policy; bytes. */
 static uint64_t hbm_limit(void)
 {
-	uint64_t others;
+	uint64_t budget = budget_hbm(), others = region_hbm_bytes();
 
-	if (options.config->hbm_limit == UINT64_MAX)
-		return UINT64_MAX;
-	others = region_hbm_bytes();
-	return options.config->hbm_limit > others ? options.config->hbm_limit - others
-						  : 0;
+	return budget > others ? budget - others : 0;
 }
 
 /* ---- advice and phases --------------------------------------------------- */
@@ -314,6 +312,7 @@ static int round_of_work(void)
 		return err;
 	if (!hinted)
 		watch_adapt(&own.watch, result.reference);
+	ledger_want(result.total * PAGE_BYTES);
 	if (hints_end(&own.hints, &own.placer, result.moved))
 		watch_restart(&own.watch);
 	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns;

@@ -9,14 +9,10 @@
 
 #include "migrate/batcher.h"
 #include "migrate/worker.h"
+#include "policy/budget.h"
 
 /* Rounds after which the kernel is asked anew where a granule's pages are. */
 #define REFRESH_ROUNDS 64
-
-/* HBM that is left alone, of a node: when to give back, and up to where. */
-#define HEADROOM_KEEP(total)                                                             \
-	((total) / 128 > LEAST_HEADROOM ? (total) / 128 : LEAST_HEADROOM)
-#define LEAST_HEADROOM ((uint64_t)4 << 20)
 
 /* Moved at once before it is known how fast that is. */
 #define FIRST_MOST ((uint64_t)8192)
@@ -31,6 +27,7 @@ struct pool {
 };
 
 struct placer_memory {
+	struct node_set allowed;         /* by the cpuset, as it was at first */
 	int8_t pool_of[FERRY_MAX_NODES]; /* -1: none */
 	int pools;
 	struct placer_moves demotions, promotions;
@@ -44,12 +41,16 @@ struct placer_memory {
 static int make_memory(struct placer *placer)
 {
 	const struct topology *t = placer->topology;
-	const struct node_set *hbm = &t->tier[FERRY_TIER_HBM];
-	int pools = node_set_count(hbm);
+	struct node_set allowed, hbm;
 	struct placer_memory *memory;
+	int pools;
 
 	if (placer->memory)
 		return 0;
+	budget_allowed(&allowed);
+	for (size_t i = 0; i < NODE_SET_WORDS; i++)
+		hbm.word[i] = t->tier[FERRY_TIER_HBM].word[i] & allowed.word[i];
+	pools = node_set_count(&hbm);
 	if (pools > INT8_MAX)
 		pools = INT8_MAX;
 	memory = mmap(NULL, sizeof(*memory) + (size_t)pools * sizeof(struct pool),
@@ -57,8 +58,8 @@ static int make_memory(struct placer *placer)
 	if (memory == MAP_FAILED)
 		return -ENOMEM;
 	memset(memory->pool_of, -1, sizeof(memory->pool_of));
-	for (int node = node_set_next(hbm, 0); node >= 0 && memory->pools < pools;
-	     node = node_set_next(hbm, node + 1)) {
+	for (int node = node_set_next(&hbm, 0); node >= 0 && memory->pools < pools;
+	     node = node_set_next(&hbm, node + 1)) {
 		memory->pool[memory->pools].node = node;
 		memory->pool_of[node] = (int8_t)memory->pools++;
 	}
@@ -68,7 +69,11 @@ static int make_memory(struct placer *placer)
 
 		if (memory->pool_of[node] < 0 && nearest >= 0)
 			memory->pool_of[node] = memory->pool_of[nearest];
+		/* The cpuset may not have the nearest one. */
+		if (memory->pool_of[node] < 0 && pools)
+			memory->pool_of[node] = 0;
 	}
+	memory->allowed = allowed;
 	placer->memory = memory;
 	return 0;
 }
@@ -354,6 +359,7 @@ static void decide(struct placer *placer, uint64_t limit, uint64_t most,
 
 	for (int i = 0; i < memory->pools; i++)
 		total += memory->pool[i].planner.total;
+	result->total = total;
 	result->flat = true;
 	for (int i = 0; i < memory->pools; i++) {
 		struct planner *planner = &memory->pool[i].planner;
@@ -361,7 +367,7 @@ static void decide(struct placer *placer, uint64_t limit, uint64_t most,
 			topology_node(placer->topology, memory->pool[i].node);
 		uint64_t has =
 			planner->on_hbm * PAGE_BYTES + topology_free_bytes(info->id);
-		uint64_t spare = HEADROOM_KEEP(info->total_bytes);
+		uint64_t spare = budget_headroom(info->total_bytes);
 		/* The limit is shared out by what pools have to place. */
 		uint64_t share =
 			limit == UINT64_MAX || !total
@@ -413,6 +419,20 @@ static void add_move(struct placer_moves *moves, const struct unit *unit, int no
 	granule->pause = (uint8_t)(1U << granule->tries);
 }
 
+/* The DDR node that what leaves an HBM node goes to; -1: none is allowed. */
+static int ddr_near(const struct placer *placer, int hbm)
+{
+	const struct node_set *ddr = &placer->topology->tier[FERRY_TIER_DDR];
+	const struct node_set *allowed = &placer->memory->allowed;
+	int node = topology_nearest(placer->topology, FERRY_TIER_DDR, hbm);
+
+	if (node_set_has(allowed, node))
+		return node;
+	for (node = node_set_next(ddr, 0); node >= 0 && !node_set_has(allowed, node);)
+		node = node_set_next(ddr, node + 1);
+	return node;
+}
+
 static void pick_unit(struct placer *placer, const struct unit *unit)
 {
 	struct placer_memory *memory = placer->memory;
@@ -428,8 +448,7 @@ static void pick_unit(struct placer *placer, const struct unit *unit)
 		add_move(&memory->promotions, unit, pool->node);
 		break;
 	case PLAN_DEMOTE:
-		add_move(&memory->demotions, unit,
-			 topology_nearest(placer->topology, FERRY_TIER_DDR, pool->node));
+		add_move(&memory->demotions, unit, ddr_near(placer, pool->node));
 		break;
 	}
 }

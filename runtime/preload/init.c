@@ -21,6 +21,8 @@
 #include "heap/extent_hooks.h"
 #include "heap/huge.h"
 #include "policy/auto.h"
+#include "policy/budget.h"
+#include "policy/ledger.h"
 #include "preload/preload.h"
 #include "topology/topology.h"
 
@@ -229,10 +231,12 @@ static void fork_prepare(void)
 	mapping_fork_prepare();
 	auto_fork_prepare();
 	region_fork_prepare();
+	ledger_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+	ledger_fork_parent();
 	region_fork_parent();
 	auto_fork_done();
 	mapping_fork_done();
@@ -240,6 +244,7 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
+	ledger_fork_child();
 	region_fork_child();
 	auto_fork_done();
 	mapping_fork_done();
@@ -304,7 +309,10 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 	if (preload.config.huge == HUGE_ALWAYS && huge_system() <= HUGE_SYSTEM_NEVER &&
 	    !has_variable(envp, "FERRY_SAID_NO_HUGE=1"))
 		say(HUGE_MISSING);
+	budget_init(&preload.config, &topology, say);
 	policy_err = region_init(&topology, preload.config.hbm_limit);
+	if (ledger_is_entered())
+		region_limit_by(budget_hbm_charged);
 	if (policy_err && !has_variable(envp, "FERRY_SAID_NO_HBM=1"))
 		say("memory policies cannot be set (mbind: %s); placement is off",
 		    strerror(-policy_err));

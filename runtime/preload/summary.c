@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "policy/auto.h"
+#include "policy/budget.h"
+#include "policy/ledger.h"
 #include "preload/preload.h"
 
 #define MAPPINGS     REGION_PLACED /* follows the regions in the tables */
@@ -211,6 +213,10 @@ static void print_head(const struct region_usage *usage)
 	if (config->hbm_limit != UINT64_MAX) {
 		add(&line, ", HBM limit ");
 		add_size(&line, config->hbm_limit);
+	}
+	if (ledger_is_entered()) {
+		add(&line, ", HBM by weight %u: ", config->hbm_weight);
+		add_size(&line, budget_hbm());
 	}
 	add(&line, ", meant for HBM but beyond its limit: ");
 	add_size(&line, usage->overflow_bytes);

@@ -52,7 +52,8 @@ out '^FERRY_HBM_LIMIT=1G$'
 out '^FERRY_HBM_NODES=$'
 out '^FERRY_HUGE=always$'
 out '^FERRY_STATS=1$'
-check 0 "$ferry" run --policy auto --overhead 3 env
+check 0 "$ferry" run --policy auto --overhead 3 --hbm-weight 7 env
+out '^FERRY_HBM_WEIGHT=7$'
 out '^FERRY_POLICY=auto$'
 out '^FERRY_OVERHEAD=3$'
 ln -s "$stub" "$tmp/other.so"
@@ -80,6 +81,7 @@ refused 'FERRY_HBM_NODES="\+0" is not a list' "$ferry" run --hbm-nodes +0
 refused 'FERRY_HBM_NODES="all" leaves no node for DDR' "$ferry" run --hbm-nodes all
 refused 'FERRY_ENGINE="dma".*auto, kmod, relocate or syscall' env FERRY_ENGINE=dma "$ferry" run
 refused '--huge: FERRY_HUGE="2M".*auto, always or never' "$ferry" run --huge 2M
+refused '--hbm-weight: FERRY_HBM_WEIGHT="0".*from 1 to 10000' "$ferry" run --hbm-weight 0
 refused 'FERRY_STATS="yes".*0 or 1' env FERRY_STATS=yes "$ferry" run
 check 2 env FERRY_POLICY=x "$ferry" info
 err 'FERRY_POLICY="x"'

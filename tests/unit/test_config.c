@@ -32,6 +32,7 @@ static void assert_defaults(const struct config *config)
 	assert_int_equal(config->engine, ENGINE_AUTO);
 	assert_false(config->stats);
 	assert_int_equal(config->overhead, 1);
+	assert_int_equal(config->hbm_weight, 0); /* takes no part */
 }
 
 static void sizes(void **state)

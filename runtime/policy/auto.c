@@ -190,6 +190,8 @@ static uint64_t hbm_limit(void)
 {
 	uint64_t budget = budget_hbm(), others = region_hbm_bytes();
 
+	if (budget == UINT64_MAX)
+		return UINT64_MAX;
 	return budget > others ? budget - others : 0;
 }
 

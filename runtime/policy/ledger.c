@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +35,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* This process; guarded by the lock but for `entered`, which the start sets. */
 static struct {
-	bool entered, complained;
+	atomic_bool entered;
+	bool complained;
 	char path[128], name[48];
 	struct slot slot;
 	uint64_t share, total; /* found at: */
@@ -128,7 +130,7 @@ static int read_slot(int directory, const char *name, struct slot *slot, uid_t *
 {
 	int fd = openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 	char expected[48];
-	struct stat status;
+	struct stat status = {0};
 	int err = -EINVAL;
 
 	if (fd < 0)

@@ -21,8 +21,8 @@ struct advice {
 
 /* Who shares HBM by weight. */
 struct info_ledger {
-	int error;      /* -errno of reading it; -ENOENT: nobody ever did */
-	size_t count;   /* processes; of these, those shown: */
+	int error;    /* -errno of reading it; -ENOENT: nobody ever did */
+	size_t count; /* processes; of these, those shown: */
 	size_t shown;
 	uint64_t total; /* bytes that they share */
 	struct ledger_entry entry[256];

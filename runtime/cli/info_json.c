@@ -199,8 +199,7 @@ static struct json_object *ledger(const struct info_ledger *ledger)
 		json_object_array_add(list, process);
 	}
 	add(object, "total_bytes", json_object_new_uint64(ledger->total));
-	add(object, "error",
-	    ledger->error == -ENOENT ? NULL : error_name(ledger->error));
+	add(object, "error", ledger->error == -ENOENT ? NULL : error_name(ledger->error));
 	add(object, "processes", list);
 	return object;
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Copying pages with streaming (non-temporal) stores: they leave the caches to
- * the application, and the memory written is not read first. The pages of a
- * whole run would not stay in the cache until they are used anyway. It also
- * takes fewer instructions than copy_page() of a CPU without fast strings.
+ * Copying pages, and filling them with zeros, by streaming (non-temporal)
+ * stores: they leave the caches to the application, and the memory written is
+ * not read first. The pages of a whole run would not stay in the cache until
+ * they are used anyway. It also takes fewer instructions than copy_page() and
+ * clear_page() of a CPU without fast strings.
  *
  * The vector registers are the kernel's between kernel_fpu_begin() and _end(),
  * during which there is no preemption; so that is done for a few pages at a
@@ -60,16 +61,30 @@ static void stream_page(void *dst, const void *src)
 	} while (src != end);
 }
 
+static void stream_zeros(void *dst)
+{
+	const void *end = dst + PAGE_SIZE;
+
+	do {
+		asm volatile("vpxor %%xmm0, %%xmm0, %%xmm0\n\t"
+			     ".irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15\n\t"
+			     "vmovntdq %%ymm0, (\\n * 32)(%0)\n\t"
+			     ".endr"
+			     : : "r" (dst) : "memory");
+		dst += 512;
+	} while (dst != end);
+}
+
 static void copy_one(struct page *dst, struct page *src)
 {
 	if (src)
 		stream_page(page_address(dst), page_address(src));
 	else
-		clear_highpage(dst);
+		stream_zeros(page_address(dst));
 }
 
 /**
- * ferry_stream_pages() - copy pages with streaming stores
+ * ferry_stream_pages() - copy or zero pages with streaming stores
  * @copy: the pages
  * @first: the first one
  * @end: where to end

@@ -2,10 +2,16 @@
 """How long a reader's accesses wait while its memory is moved, in the guest.
 
 Cases are MIB-CALL-FIGURE: the memory moved, the 4 KiB pages that one call
-moves, and p50, p99, p99.9 and max of the time of all reads, waited (the time of
-all reads above 20 us together), each in us. The peer is move_pages(2) with calls
-of the same size. Values are medians of several moves. Two processors: the mover
-and the reader each have one.
+moves, and p50, p99, p99.9 and max of the time of all reads and waited, the time of
+all reads above 20 us together, each in us; stalled is the part of the move's time
+that the reader waited, in percent. The peer is move_pages(2) with calls of the same size.
+Values are medians of several moves. Two processors: the mover and the reader each
+have one.
+
+A percentile is one of the reads made while the memory moved. The faster the move,
+the fewer they are, and the same number of waits is a larger part of them: what is
+the p99.95 of a subject is the p99.9 of one that is twice as fast and makes its reader
+wait as often. Waited does not depend on that.
 
 Cases thp-MIB-FIGURE: huge pages, by the engine `relocate`; its peers move as much in
 the same guest: move_pages(2) the same huge pages, the module 4 KiB pages, as it leaves
@@ -18,7 +24,7 @@ import harness
 
 MODULE = ("ioctl", "io_uring")
 PEER = "move_pages"
-FIGURES = ("p50", "p99", "p99.9", "max", "waited")
+UNITS = {"p50": "us", "p99": "us", "p99.9": "us", "max": "us", "waited": "us", "stalled": "percent"}
 
 
 def measure(options):
@@ -38,14 +44,13 @@ def case(options, mib, call, rounds):
          str(call), "--rounds", str(rounds), "--subjects", ",".join(subjects)], options)
     values = read(output, mib << 8)
     for subject in subjects[:-1]:
-        for figure in FIGURES:
+        for figure, unit in UNITS.items():
             mine, peer = values[subject, figure], values[PEER, figure]
             yield harness.Figure(
                 bench="stall",
                 case=f"{mib}M-{call}-{figure}" + ("-" + subject if subject in MODULE else ""),
-                subject="kmod" if subject in MODULE else subject, peer=PEER, unit="us",
-                value=statistics.median(mine) / 1000,
-                peer_value=statistics.median(peer) / 1000,
+                subject="kmod" if subject in MODULE else subject, peer=PEER, unit=unit,
+                value=statistics.median(mine), peer_value=statistics.median(peer),
                 where="guest", clock="wall", runs=len(mine), spread=harness.spread(mine))
 
 
@@ -56,22 +61,24 @@ def huge(options, mib, rounds):
         options)
     values = read(output, mib << 8)
     for subject, peer in ((PEER, PEER), ("ioctl", "kmod")):
-        for figure in FIGURES:
+        for figure, unit in UNITS.items():
             mine, others = values["libferry", figure], values[subject, figure]
             yield harness.Figure(
                 bench="stall", case=f"thp-{mib}M-{figure}", subject="relocate", peer=peer,
-                unit="us", value=statistics.median(mine) / 1000,
-                peer_value=statistics.median(others) / 1000,
+                unit=unit, value=statistics.median(mine),
+                peer_value=statistics.median(others),
                 where="guest", clock="wall", runs=len(mine), spread=harness.spread(mine))
 
 
 def read(output, pages):
-    """Nanoseconds for each subject and figure, a value for each move."""
+    """Values for each subject and figure, one for each move."""
     values = collections.defaultdict(list)
     for line in output.splitlines():
         words = line.split()
         if int(words[-1]) < 0.99 * pages:
             raise harness.Failure(f"{words[0]} left {pages - int(words[-1])} of {pages} pages")
-        for figure, value in zip(FIGURES, words[3:]):
-            values[words[0], figure].append(int(value))
+        *times, took = (int(word) for word in words[3:9])
+        for figure, value in zip(UNITS, times):
+            values[words[0], figure].append(value / 1000)
+        values[words[0], "stalled"].append(100 * times[-1] / took)
     return values

@@ -49,7 +49,10 @@ static void move_ioctl(struct bench *bench, int node)
 	}
 }
 
-/* Keeps URING_DEPTH calls in flight; slot i is the user data of its SQE. */
+/*
+ * Keeps up to URING_DEPTH calls in flight, and wakes up when half of them are
+ * done; slot i is the user data of its SQE.
+ */
 static void move_uring(struct bench *bench, int node)
 {
 	struct ferry_ioc_range range[URING_DEPTH];
@@ -72,13 +75,15 @@ static void move_uring(struct bench *bench, int node)
 			io_uring_prep_rw(IORING_OP_URING_CMD, sqe, bench->device, NULL, 0,
 					 0);
 			sqe->cmd_op = FERRY_IOC_MIGRATE;
+			/* As the library: it would be sent there anyway. */
+			sqe->flags = IOSQE_ASYNC;
 			memcpy(sqe->cmd, &cmd, sizeof(cmd));
 			io_uring_sqe_set_data64(sqe, slot);
 			free_slots &= ~(1U << slot);
 			at += bench->call_bytes;
 			in_flight++;
 		}
-		if (io_uring_submit_and_wait(&bench->ring, 1) < 0)
+		if (io_uring_submit_and_wait(&bench->ring, (in_flight + 1) / 2) < 0)
 			die("io_uring_submit_and_wait");
 
 		struct io_uring_cqe *cqe;

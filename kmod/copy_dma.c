@@ -7,7 +7,9 @@
  * the engine's.
  *
  * A channel is exclusive, and a batch holds it from its begin to its end, so a
- * provider can be unloaded between batches. Each descriptor reports its own
+ * provider can be unloaded between batches. (Its driver should not be unbound
+ * from the device meanwhile: dma_release_channel() of 6.12 then writes to the
+ * device after it has let go of it.) Each descriptor reports its own
  * end: engines may complete them in any order, and only so is it known which
  * one failed.
  *
@@ -37,8 +39,12 @@
 
 #include "ferry.h"
 
-/* The application waits so long for its pages if the engine is dead. */
+/*
+ * An engine that answers nothing for so long is dead. One that does not answer
+ * all in so many times as long is, too: the application waits for its pages.
+ */
 #define ANSWER_JIFFIES (HZ / 2)
+#define ANSWER_TIMES 10
 
 static void changed(void);
 
@@ -430,6 +436,23 @@ static bool give_up(struct ferry_copy *copy)
 	return all;
 }
 
+/* Wait for all answers, while there are some. Returns false if they fail to come. */
+static bool wait_for_answers(struct ferry_dma *dma)
+{
+	int before, flying = atomic_read(&dma->flying);
+	unsigned int i;
+
+	for (i = 0; i < ANSWER_TIMES; i++) {
+		if (wait_for_completion_timeout(&dma->answered, ANSWER_JIFFIES))
+			return true;
+		before = flying;
+		flying = atomic_read(&dma->flying);
+		if (flying == before)
+			break;
+	}
+	return false;
+}
+
 /**
  * ferry_dma_copy() - copy all pages, those that it can by DMA
  * @copy: the pages; those in @dst that were not copied are NULL afterwards and
@@ -450,7 +473,7 @@ bool ferry_dma_copy(struct ferry_copy *copy)
 	if (!dma)
 		return true;
 	answer(dma);
-	if (!wait_for_completion_timeout(&dma->answered, ANSWER_JIFFIES))
+	if (!wait_for_answers(dma))
 		return give_up(copy);
 	return collect(copy);
 }

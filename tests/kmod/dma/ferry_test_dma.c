@@ -29,6 +29,7 @@
 #include <linux/dmaengine.h>
 #include <linux/io.h>
 #include <linux/list.h>
+#include <linux/llist.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/platform_device.h>
@@ -119,11 +120,18 @@ struct test_chan {
 struct test_engine {
 	struct dma_device device;
 	struct test_chan chan[NR_CHANNELS];
+	struct llist_node released;
 };
 
 static struct platform_device *platform;
 static struct test_engine *engine;	/* while it is bound */
 static DEFINE_MUTEX(engine_lock);
+/*
+ * Engines that nobody uses any more, freed with the module. Not before: where
+ * the driver was unbound at work, dma_release_channel() lets go of the device and
+ * then writes to it.
+ */
+static LLIST_HEAD(released);
 
 static bool happens(enum fault what)
 {
@@ -358,7 +366,8 @@ static void test_free_chan(struct dma_chan *chan)
 
 static void test_release(struct dma_device *device)
 {
-	kfree(container_of(device, struct test_engine, device));
+	llist_add(&container_of(device, struct test_engine, device)->released,
+		  &released);
 }
 
 static void init_chan(struct test_engine *e, struct test_chan *chan)
@@ -526,8 +535,12 @@ module_init(test_init);
 
 static void __exit test_exit(void)
 {
+	struct test_engine *e, *next;
+
 	platform_device_unregister(platform);
 	platform_driver_unregister(&test_driver);
+	llist_for_each_entry_safe(e, next, llist_del_all(&released), released)
+		kfree(e);
 }
 module_exit(test_exit);
 

@@ -36,7 +36,7 @@ static bool set_up(enum kt_disk_kind kind)
 		return false;
 	/* irqmode 2: a timer tells of the end */
 	if (kind == KT_DISK_LATE &&
-	    (!set("irqmode", "2") || !set("completion_nsec", "30000000")))
+	    (!set("irqmode", "2") || !set("completion_nsec", "10000000")))
 		return false;
 	if (kind == KT_DISK_THROTTLED && !set("mbps", "1"))
 		return false;

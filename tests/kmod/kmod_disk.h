@@ -16,7 +16,7 @@
 
 enum kt_disk_kind {
 	KT_DISK_PLAIN,     /* as fast as memory */
-	KT_DISK_LATE,      /* tells of the end of a request 30 ms late */
+	KT_DISK_LATE,      /* tells of the end of a request 10 ms late */
 	KT_DISK_THROTTLED, /* moves the data late: KT_DISK_RATE, KT_DISK_AT_MOST */
 };
 

@@ -3,7 +3,7 @@
  * Proves that memory which is swapped out is a hole that nobody fills, and that
  * pages may move while they go to swap and come back: none is lost, none is
  * zeroed, and the kernel survives pages under writeback. The swap area is a block
- * device in memory (null_blk) that takes 30 ms for a request, so that pages are
+ * device in memory (null_blk) that takes 10 ms for a request, so that pages are
  * under writeback for a good while. The same in a cgroup that may keep only a part
  * of its memory resident: FERRY_TEST_SECONDS of it, for a slow disk and for a fast
  * one. Mover threads and the main thread; only the latter touches the memory.

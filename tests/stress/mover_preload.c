@@ -3,7 +3,9 @@
  * For LD_PRELOAD: a thread within the process that keeps moving all its private
  * anonymous memory, whatever the program does with it. With FERRY_MOVER=idle
  * the thread is there and looks at the mappings, but moves nothing: what a run
- * is compared to. A child of fork(2) gets a thread of its own.
+ * is compared to. With FERRY_MOVER=move_pages the kernel's own move_pages(2) moves:
+ * what a test does not bear from that is no fault of Ferry's. A child of fork(2)
+ * gets a thread of its own.
  *
  * The program shall notice nothing else: the thread takes no signal, allocates
  * nothing, and its file descriptor is out of the way. What it works with is
@@ -11,17 +13,26 @@
  */
 #include "mover.h"
 
+#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <time.h>
 
-enum { RANGES = 64, DEVICE_FD = 900, MAPS_FD = 901, PAUSE_NS = 1000000 };
+enum {
+	RANGES = 64,
+	PAGES = 512,
+	PAGE = 4096,
+	DEVICE_FD = 900,
+	MAPS_FD = 901,
+	PAUSE_NS = 1000000
+};
 
 static struct mover mover;
-static bool idle;
+static enum { BY_FERRY, BY_MOVE_PAGES, BY_NOBODY } how;
 
 /* Puts a file where the program's own numbers do not reach. */
 static int away(int fd, int number)
@@ -51,11 +62,37 @@ static bool wanted(const char *line, struct ferry_ioc_range *range)
 	return true;
 }
 
+static void move_by_kernel(const struct ferry_ioc_range *range, int node)
+{
+	static int nodes[PAGES], status[PAGES];
+	static void *page[PAGES];
+	uint64_t at = range->addr;
+
+	while (at < range->addr + range->len) {
+		unsigned long n = 0;
+
+		for (; n < PAGES && at < range->addr + range->len; n++, at += PAGE) {
+			page[n] = (void *)at;
+			nodes[n] = node;
+		}
+		if (syscall(SYS_move_pages, 0, n, page, nodes, status, MPOL_MF_MOVE) <
+			    0 ||
+		    !mover.counts)
+			continue;
+		for (unsigned long i = 0; i < n; i++)
+			if (status[i] == node)
+				atomic_fetch_add(&mover.counts->moved, 1);
+	}
+}
+
 static void move(struct ferry_ioc_range *range, unsigned int nr, int node)
 {
-	for (unsigned int i = 0; i < nr; i++)
+	for (unsigned int i = 0; i < nr; i++) {
 		range[i].node = node;
-	if (nr && !idle)
+		if (how == BY_MOVE_PAGES)
+			move_by_kernel(&range[i], node);
+	}
+	if (nr && how == BY_FERRY)
 		mover_move(&mover, range, nr);
 }
 
@@ -127,7 +164,7 @@ __attribute__((constructor)) static void load(void)
 {
 	const char *mode = getenv("FERRY_MOVER");
 
-	idle = mode && !strcmp(mode, "idle");
+	how = !mode ? BY_FERRY : strcmp(mode, "idle") ? BY_MOVE_PAGES : BY_NOBODY;
 	mover.counts = mover_map_counts();
 	start();
 	pthread_atfork(NULL, NULL, start);

@@ -39,6 +39,9 @@
 #define INTERVAL_MOST  (1000 * MS)
 #define INTERVAL_FLAT  (5000 * MS)
 
+/* So much of all memory that begins to be hot means that something changes. */
+#define STIRRING_PART 256
+
 /* The CPU budget is kept on average over this time. */
 #define BUDGET_NS (60000 * MS)
 /* Of what is left of it, the most that one round takes. */
@@ -60,6 +63,7 @@ static struct {
 	struct span *span; /* managed memory, whole blocks */
 	size_t spans, room;
 	uint64_t interval;
+	uint64_t stirring;  /* pages in the last round */
 	int64_t budget;     /* CPU time that may be used now, in ns */
 	uint64_t budget_at; /* when that was found */
 	uint64_t cpu_ns, move_ns;
@@ -273,10 +277,13 @@ static void publish(size_t managed)
  */
 static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 {
+	/* More than chance makes of it. */
+	bool stirs = result->stirring > own.stirring + result->total / STIRRING_PART;
 	uint64_t most = result->flat ? INTERVAL_FLAT : INTERVAL_MOST;
 	uint64_t affordable = cost * 200 / options.config->overhead;
 
-	if (result->moved || !watch_is_settled(&own.watch))
+	own.stirring = result->stirring;
+	if (result->moved || stirs || !watch_is_settled(&own.watch))
 		return INTERVAL_LEAST;
 	if (affordable > most)
 		most = affordable;

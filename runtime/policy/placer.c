@@ -392,6 +392,7 @@ static void decide(struct placer *placer, uint64_t limit, uint64_t most,
 			result->reference = planner->reference;
 		}
 		result->flat &= planner->flat;
+		result->stirring += planner->stirring;
 	}
 }
 

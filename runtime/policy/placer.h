@@ -51,11 +51,11 @@ struct placer {
 };
 
 struct placer_result {
-	float reference; /* of the largest pool */
-	bool flat;       /* nothing is worth a move, whatever the room */
-	uint64_t total;  /* pages that were planned for */
-	uint64_t moved;  /* pages */
-	uint64_t ns;     /* of CPU time of this thread that moving took */
+	float reference;          /* of the largest pool */
+	bool flat;                /* nothing is worth a move, whatever the room */
+	uint64_t total, stirring; /* pages, of all pools: see planner.h */
+	uint64_t moved;           /* pages */
+	uint64_t ns;              /* of CPU time of this thread that moving took */
 };
 
 /*

@@ -178,6 +178,16 @@ static bool is_flat(const struct planner *planner, float worth)
 	return hot <= planner->total / 512;
 }
 
+static uint64_t count_stirring(const struct planner *planner)
+{
+	uint64_t pages = 0;
+
+	for (size_t i = NEEDED;
+	     i-- > 1 && bucket_score(i) >= planner->reference * PLAN_STIRS;)
+		pages += planner->bucket[i].promotable;
+	return pages;
+}
+
 /* What is being shared out. */
 struct sharing {
 	uint64_t room; /* on HBM, pages */
@@ -251,6 +261,7 @@ void planner_decide(struct planner *planner, const struct plan_limits *limits)
 			planner->total - needed - (fill > needed ? fill - needed : 0));
 		worth = planner->reference * PLAN_RATIO;
 		planner->flat = is_flat(planner, worth);
+		planner->stirring = count_stirring(planner);
 		promote_hot(planner, &sharing, worth);
 	}
 	planner->demote_to = sharing.cold.bucket;

@@ -33,6 +33,8 @@
 #include <ferry/ferry.h>
 
 #define PLAN_RATIO 2.0f
+/* What has come so far may be on its way there: heat is a mean over windows. */
+#define PLAN_STIRS 1.5f
 
 /*
  * The least rate (heat_rate()) to be promoted by: below it a unit is accessed
@@ -81,6 +83,7 @@ struct planner {
 	bool fits; /* all of it into HBM */
 	bool flat; /* next to nothing is hot beside the rest */
 	float reference;
+	uint64_t stirring; /* pages in DDR that are PLAN_STIRS times as hot */
 	size_t promote_from, demote_to; /* the bucket in which a part moves */
 	uint64_t promote_part, demote_part, arrive_part, leave_part;
 	uint64_t promote, demote; /* pages in all */

@@ -194,6 +194,23 @@ static void chance_is_no_heat(void **state)
 	assert_int_equal(move[5], PLAN_STAY);
 }
 
+/* What is on its way to be worth a move is told, and not moved yet. */
+static void what_stirs_is_told(void **state)
+{
+	(void)state;
+	all_in_ddr(1);
+	plan(&quarter);
+	assert_int_equal(planner.stirring, 0);
+	for (size_t i = 0; i < 30; i++)
+		unit[i].score = 1.8f;
+	unit[40].score = 1.3f; /* less than that */
+	unit[41].score = 1.8f; /* in HBM */
+	unit[41].on_hbm = true;
+	plan(&quarter);
+	assert_int_equal(planner.stirring, 30 * PAGES);
+	assert_int_equal(count(PLAN_STAY), UNITS);
+}
+
 /* A limit that shrinks: the coldest leave, down to `fill`. */
 static void too_much_leaves(void **state)
 {
@@ -467,6 +484,7 @@ int main(void)
 		cmocka_unit_test(the_colder_makes_room),
 		cmocka_unit_test(exchange_has_to_pay),
 		cmocka_unit_test(chance_is_no_heat),
+		cmocka_unit_test(what_stirs_is_told),
 		cmocka_unit_test(too_much_leaves),
 		cmocka_unit_test(no_more_than_most),
 		cmocka_unit_test(any_score_has_a_bucket),

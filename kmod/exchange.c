@@ -6,7 +6,7 @@
  * source are what the next turn moves to.
  *
  * They go through the page allocator. To keep them in hand would need a page
- * that migrate_vma_finalize() does not put on an LRU list (kernels before 6.12
+ * that migrate_vma_finalize() does not put on an LRU list (kernels before 2025
  * do, and it cannot be taken off there by exported means) and that is made new
  * as only the allocator can. How they are got back from it where it would
  * rather keep them for its watermarks: pool.c, take_back().

@@ -21,7 +21,8 @@
 #include "ferry.h"
 
 #define RANGE_FLAGS FERRY_RANGE_POPULATE
-#define MIGRATE_FLAGS (FERRY_MIGRATE_SHARED | FERRY_MIGRATE_EXCHANGE)
+#define MIGRATE_FLAGS (FERRY_MIGRATE_SHARED | FERRY_MIGRATE_EXCHANGE | \
+		       FERRY_MIGRATE_SPLIT_HUGE)
 
 /**
  * ferry_copy_struct() - copy a struct that begins with its size

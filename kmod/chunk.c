@@ -20,9 +20,9 @@
  *   - never a page that is not to be touched: one that other processes map, a
  *     KSM page, one pinned or under writeback.
  *
- * migrate_vma is never given a huge page: it would split it. (A fault may still
- * put one where the scan saw no page table and holes are to be filled; it is
- * split then, and its pages stay.)
+ * migrate_vma is given a huge page only to split it (split.c), not in a run. (A
+ * fault may still put one where the scan saw no page table and holes are to be
+ * filled; it is split then, and its pages stay.)
  *
  * Locking: mmap_lock is held for reading throughout a pass; the scan takes the
  * PTL. Between migrate_vma_setup() and migrate_vma_finalize() the pages are
@@ -177,6 +177,7 @@ static void scan_alike(struct ferry_chunk *chunk,
 /* All pages are in one huge page. */
 static void scan_huge(struct ferry_chunk *chunk, struct page *head)
 {
+	struct folio *folio = page_folio(head);
 	unsigned int i;
 
 	/* The huge zero page is a hole; it alone belongs to nothing. */
@@ -184,9 +185,16 @@ static void scan_huge(struct ferry_chunk *chunk, struct page *head)
 		scan_alike(chunk, judge_hole);
 		return;
 	}
+	/* Whoever holds it may let go of it before the next pass. */
+	if (chunk->split && page_to_nid(head) != chunk->node) {
+		chunk->unsplit = true;
+		chunk->try_split = ferry_may_split(folio);
+		scan_alike(chunk, judge_moving);
+		return;
+	}
 	for (i = 0; i < chunk->nr; i++)
 		decide(chunk, i, chunk->outcome[i] == FERRY_PENDING ?
-		       judge_huge(chunk, i, page_folio(head)) :
+		       judge_huge(chunk, i, folio) :
 		       action_of_settled(chunk->outcome[i]));
 }
 
@@ -207,6 +215,8 @@ static void scan(struct ferry_chunk *chunk, struct mm_struct *mm)
 	struct ferry_spot spot;
 
 	chunk->need = 0;
+	chunk->unsplit = false;
+	chunk->try_split = false;
 	ferry_locate(mm, chunk->start, &spot);
 	switch (spot.level) {
 	case FERRY_LEVEL_NONE:

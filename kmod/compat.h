@@ -95,6 +95,14 @@ static inline void ferry_allowed_nodes(nodemask_t *nodes)
 #endif
 }
 
+/* Keep page faults that go without mmap_lock out of a VMA, until it is released. */
+static inline void ferry_vma_start_write(struct vm_area_struct *vma)
+{
+#ifdef CONFIG_PER_VMA_LOCK
+	vma_start_write(vma);
+#endif
+}
+
 /*
  * What a scan asks of an entry, and its page if it is one of a page. On x86
  * they are answered from the bits as they are: the kernel's own accessors mask

@@ -11,6 +11,7 @@
  *   chunk.c    one chunk through migrate_vma
  *   copy.c     copying pages; copy_stream.c, copy_parallel.c and copy_dma.c are
  *              ways to do so
+ *   split.c    a huge page into small ones
  *   flush.c    one TLB shootdown for a chunk in place of one for each page
  *   pool.c     free pages on the target node
  *   query.c    where pages are
@@ -26,8 +27,10 @@
  * space.c, whose mutex is taken at open, release and when a parameter is set,
  * with no other lock of the module or of what follows held. Of the kernel's
  * locks it takes, in this order:
- *   1. mmap_lock of current->mm, for reading, for one chunk at a time; never
- *      held while user memory is copied, since a fault would take it again
+ *   1. mmap_lock of current->mm, for reading, for one chunk at a time, or for
+ *      writing, to split one huge page, and then the VMA's own lock as well;
+ *      never held while user memory is copied, since a fault would take it
+ *      again
  *   2. folio locks, only ever by trylock (in migrate_vma_setup(), and for
  *      destination pages that nobody else knows)
  *   3. the page table lock of one page table (PTL), never across a sleep
@@ -326,6 +329,9 @@ enum ferry_outcome {
  * @node: target node
  * @populate: give holes a page
  * @shared: move pages that other processes map, too
+ * @split: split a huge page that is to move
+ * @unsplit: the chunk is in a huge page that is to be split
+ * @try_split: and it looks as if that could be done now
  * @outcome: enum ferry_outcome of each page
  * @action: what the current pass does with each page, see chunk.c
  * @need: pages on the target that the current pass needs
@@ -347,6 +353,9 @@ struct ferry_chunk {
 	int node;
 	bool populate;
 	bool shared;
+	bool split;
+	bool unsplit;
+	bool try_split;
 	unsigned int need;
 	u8 outcome[FERRY_CHUNK_PAGES];
 	u8 action[FERRY_CHUNK_PAGES];
@@ -365,6 +374,11 @@ struct ferry_chunk {
 
 unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,
 			      struct vm_area_struct *vma);
+
+/* ---- split.c ---------------------------------------------------------- */
+
+bool ferry_may_split(struct folio *folio);
+void ferry_split(struct ferry_chunk *chunk, struct vm_area_struct *vma);
 
 /* ---- stats.c ---------------------------------------------------------- */
 

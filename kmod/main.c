@@ -36,7 +36,7 @@ static int ferry_info(void __user *arg)
 		.features = FERRY_FEATURE_MIGRATE | FERRY_FEATURE_QUERY |
 			    FERRY_FEATURE_URING | FERRY_FEATURE_POPULATE |
 			    FERRY_FEATURE_SCAN | FERRY_FEATURE_HELD |
-			    FERRY_FEATURE_EXCHANGE,
+			    FERRY_FEATURE_EXCHANGE | FERRY_FEATURE_SPLIT_HUGE,
 		.page_size = PAGE_SIZE,
 		.chunk_bytes = ferry_chunk_bytes(),
 		.max_ranges = FERRY_MAX_RANGES,

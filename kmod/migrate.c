@@ -3,8 +3,9 @@
  * A batch: its ranges one after the other, each cut into chunks that lie within
  * one VMA and one page table.
  *
- * Locking: mmap_lock is taken for reading for each pass over a chunk and
- * released in between, so VMAs are looked up anew each time. Results are
+ * Locking: mmap_lock is taken for reading for each pass over a chunk, for
+ * writing to split a huge page between two passes, and released in between, so
+ * VMAs are looked up anew each time. Results are
  * written to the caller while it is not held.
  */
 #include <linux/dax.h>
@@ -128,14 +129,19 @@ static int lock(struct ferry_chunk *chunk)
 	return 0;
 }
 
-static void unlock(struct ferry_chunk *chunk)
+static void count_stall(struct ferry_chunk *chunk)
 {
 	const u64 held = ktime_get_ns() - chunk->locked_at;
 
-	mmap_read_unlock(current->mm);
 	chunk->stall_ns += held;
 	ferry_stat_add(FERRY_STAT_STALL_NS, held);
 	ferry_stat_max(FERRY_STAT_STALL_MAX_NS, held);
+}
+
+static void unlock(struct ferry_chunk *chunk)
+{
+	count_stall(chunk);
+	mmap_read_unlock(current->mm);
 }
 
 static void tally(const struct ferry_chunk *chunk, unsigned int passes,
@@ -163,24 +169,62 @@ static void tally(const struct ferry_chunk *chunk, unsigned int passes,
 	trace_chunk_end(chunk, nr, passes);
 }
 
-/* Another pass over a chunk whose VMA may have changed since */
-static unsigned int repeat_pass(struct ferry_chunk *chunk, bool populate)
+/* Is there still memory that can be worked on? The VMA may have changed. */
+static struct vm_area_struct *find_again(const struct ferry_chunk *chunk)
 {
 	const unsigned long end = chunk->start + (chunk->nr << PAGE_SHIFT);
 	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma = find_vma(mm, chunk->start);
+
+	if (!vma || vma->vm_start > chunk->start || vma->vm_end < end)
+		return NULL;
+	if (!is_movable(vma) || check_stable_address_space(mm))
+		return NULL;
+	return vma;
+}
+
+/* Another pass over a chunk */
+static unsigned int repeat_pass(struct ferry_chunk *chunk, bool populate)
+{
 	struct vm_area_struct *vma;
 	unsigned int left = 0;
 
+	chunk->unsplit = false;
 	if (lock(chunk))
 		return 0;
-	vma = find_vma(mm, chunk->start);
-	if (vma && vma->vm_start <= chunk->start && vma->vm_end >= end &&
-	    is_movable(vma) && !check_stable_address_space(mm)) {
+	vma = find_again(chunk);
+	if (vma) {
 		chunk->populate = populate && is_fillable(vma);
 		left = ferry_chunk_pass(chunk, vma);
 	}
 	unlock(chunk);
 	return left;
+}
+
+/* Between two passes: split the huge page that the chunk is in, if it can be. */
+static void split(struct ferry_chunk *chunk)
+{
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+
+	if (mmap_write_lock_killable(mm))
+		return;
+	chunk->locked_at = ktime_get_ns();
+	vma = find_again(chunk);
+	if (vma)
+		ferry_split(chunk, vma);
+	count_stall(chunk);
+	mmap_write_unlock(mm);
+}
+
+/* A huge page that could not be split stays what it is. */
+static void leave_unsplit(struct ferry_chunk *chunk)
+{
+	unsigned int i;
+
+	for (i = 0; i < chunk->nr; i++)
+		if (chunk->outcome[i] == FERRY_PENDING)
+			chunk->outcome[i] = FERRY_HUGE;
 }
 
 /*
@@ -269,8 +313,12 @@ int ferry_migrate_chunk(struct ferry_chunk *chunk, unsigned long *addr,
 	for (pass = 1; left && pass < MAX_PASSES && !ferry_interrupted();
 	     pass++) {
 		cond_resched();
+		if (chunk->try_split)
+			split(chunk);
 		left = repeat_pass(chunk, populate);
 	}
+	if (chunk->unsplit)
+		leave_unsplit(chunk);
 	tally(chunk, pass, result);
 	/* An exchange may have made the chunk shorter. */
 	*addr += chunk->nr << PAGE_SHIFT;
@@ -348,6 +396,7 @@ static int carry_out(const struct ferry_batch *batch)
 	chunk->fit = false;
 	ferry_copy_open(&chunk->copy, batch->args.copy_mode, batch->bytes);
 	chunk->shared = batch->args.flags & FERRY_MIGRATE_SHARED;
+	chunk->split = batch->args.flags & FERRY_MIGRATE_SPLIT_HUGE;
 	ret = put_results_ahead(batch);
 	if (!ret)
 		ret = batch->args.flags & FERRY_MIGRATE_EXCHANGE ?

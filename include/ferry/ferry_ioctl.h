@@ -44,6 +44,7 @@
 #define FERRY_FEATURE_COPY_PARALLEL (1ULL << 7) /* there are workers to copy */
 #define FERRY_FEATURE_COPY_DMA	(1ULL << 8) /* there is a DMA channel now */
 #define FERRY_FEATURE_EXCHANGE	(1ULL << 9) /* FERRY_MIGRATE_EXCHANGE */
+#define FERRY_FEATURE_SPLIT_HUGE (1ULL << 10) /* FERRY_MIGRATE_SPLIT_HUGE */
 
 /* Words of ferry_ioc_info.nodes: one bit for each node index, 1024 at most. */
 #define FERRY_NODE_WORDS 16
@@ -110,8 +111,9 @@ struct ferry_ioc_range {
  *	page, swapped out, or no VMA
  * @unsupported: pages of mappings that are not private anonymous memory, or
  *	are marked VM_IO, VM_PFNMAP, hugetlb, ...
- * @huge: pages of a huge page on another node; this kernel's migrate_vma
- *	would split it, so the module leaves it. move_pages(2) moves it whole
+ * @huge: pages of a huge page on another node, which stays whole: this
+ *	kernel's migrate_vma would split it. move_pages(2) moves it whole. With
+ *	FERRY_MIGRATE_SPLIT_HUGE, one that cannot be split
  * @dma_fallback: not one of the above: pages that the CPU copied though a DMA
  *	engine was to, because there was no channel, or it failed
  *
@@ -147,6 +149,13 @@ struct ferry_ioc_result {
  * keep their order; of two that overlap, either target may come out.
  */
 #define FERRY_MIGRATE_EXCHANGE (1U << 1)
+/*
+ * Split huge pages that are not on their target and move them by small pages.
+ * One that the range covers in part is split whole, and the part moves. One that
+ * is pinned, mapped by other processes or in use by the kernel stays whole and
+ * counts as huge.
+ */
+#define FERRY_MIGRATE_SPLIT_HUGE (1U << 2)
 
 /*
  * ferry_ioc_migrate.copy_mode: who copies pages. The caller waits for the copy

@@ -60,9 +60,10 @@ const char *info_huge(enum huge_system system)
 
 const char *info_feature(int bit)
 {
-	static const char *const names[] = {
-		"migrate", "query", "uring",         "populate", "batched-flush",
-		"scan",    "held",  "copy-parallel", "copy-dma", "exchange"};
+	static const char *const names[] = {"migrate",  "query",         "uring",
+					    "populate", "batched-flush", "scan",
+					    "held",     "copy-parallel", "copy-dma",
+					    "exchange", "split-huge"};
 
 	return bit < (int)(sizeof(names) / sizeof(names[0])) ? names[bit] : NULL;
 }

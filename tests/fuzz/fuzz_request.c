@@ -10,11 +10,8 @@
 #include <limits.h>
 #include <string.h>
 
-#ifdef FERRY_MIGRATE_EXCHANGE
-#define MIGRATE_FLAGS (FERRY_MIGRATE_SHARED | FERRY_MIGRATE_EXCHANGE)
-#else
-#define MIGRATE_FLAGS FERRY_MIGRATE_SHARED
-#endif
+#define MIGRATE_FLAGS                                                                    \
+	(FERRY_MIGRATE_SHARED | FERRY_MIGRATE_EXCHANGE | FERRY_MIGRATE_SPLIT_HUGE)
 #define RANGE_FLAGS FERRY_RANGE_POPULATE
 
 /* Ends of user space with four and with five levels of page tables */

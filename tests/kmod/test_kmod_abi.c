@@ -236,7 +236,8 @@ static void flags(void)
 {
 	batch_init();
 	for (int bit = 1; bit < 32; bit++) {
-		b.arg.flags = 1u << bit & ~FERRY_MIGRATE_EXCHANGE;
+		b.arg.flags =
+			1u << bit & ~(FERRY_MIGRATE_EXCHANGE | FERRY_MIGRATE_SPLIT_HUGE);
 		if (b.arg.flags)
 			refused("an unknown flag", EINVAL);
 		b.range[1].flags = 1u << bit;

@@ -20,9 +20,9 @@
  *   - never a page that is not to be touched: one that other processes map, a
  *     KSM page, one pinned or under writeback.
  *
- * migrate_vma is given a huge page only to split it (split.c), not in a run. (A
- * fault may still put one where the scan saw no page table and holes are to be
- * filled; it is split then, and its pages stay.)
+ * migrate_vma is given a huge page only to move it as one (whole.c), or to split
+ * it (split.c); a run has none. (A fault may still put one where the scan saw no
+ * page table and holes are to be filled; it is split then, and its pages stay.)
  *
  * Locking: mmap_lock is held for reading throughout a pass; the scan takes the
  * PTL. Between migrate_vma_setup() and migrate_vma_finalize() the pages are
@@ -35,7 +35,6 @@
 #include <linux/pagemap.h>
 #include <linux/pgtable.h>
 #include <linux/rmap.h>
-#include <linux/swapops.h>
 #include <linux/userfaultfd_k.h>
 
 #include "compat.h"
@@ -98,12 +97,12 @@ static enum action judge_folio(struct ferry_chunk *chunk, unsigned int i,
 	return ACTION_MOVE;
 }
 
-/* A page of a huge page: migrate_vma skips it, or must not see it. */
+/* A page of a huge page: migrate_vma might split it, since 6.17 of any kind. */
 static enum action judge_huge(struct ferry_chunk *chunk, unsigned int i,
 			      struct folio *folio)
 {
 	return settle(chunk, i, folio_nid(folio) == chunk->node ?
-		      FERRY_ALREADY : FERRY_HUGE, ACTION_SKIP);
+		      FERRY_ALREADY : FERRY_HUGE, ACTION_APART);
 }
 
 static enum action judge_page(struct ferry_chunk *chunk, unsigned int i,
@@ -142,7 +141,6 @@ static enum action action_of_settled(enum ferry_outcome outcome)
 	case FERRY_NOMEM:
 		return ACTION_STAY;
 	case FERRY_HOLE:
-	case FERRY_HUGE:
 		return ACTION_SKIP;
 	default:
 		return ACTION_APART;
@@ -174,6 +172,26 @@ static void scan_alike(struct ferry_chunk *chunk,
 		       action_of_settled(chunk->outcome[i]));
 }
 
+static enum action judge_held(struct ferry_chunk *chunk, unsigned int i)
+{
+	return settle(chunk, i, FERRY_BUSY, ACTION_APART);
+}
+
+/* All pages are one huge page, which may move as one: see judge_folio(). */
+static void scan_whole(struct ferry_chunk *chunk, struct folio *folio)
+{
+	const bool others = folio_mapcount(folio) > 1 && !chunk->shared;
+
+	if (others || folio_maybe_dma_pinned(folio) ||
+	    folio_test_hwpoison(folio)) {
+		scan_alike(chunk, judge_held);
+		return;
+	}
+	chunk->pfn[0] = folio_pfn(folio);
+	chunk->whole = !folio_test_writeback(folio);
+	scan_alike(chunk, judge_moving);
+}
+
 /* All pages are in one huge page. */
 static void scan_huge(struct ferry_chunk *chunk, struct page *head)
 {
@@ -183,6 +201,10 @@ static void scan_huge(struct ferry_chunk *chunk, struct page *head)
 	/* The huge zero page is a hole; it alone belongs to nothing. */
 	if (!READ_ONCE(head->mapping)) {
 		scan_alike(chunk, judge_hole);
+		return;
+	}
+	if (page_to_nid(head) != chunk->node && ferry_is_whole(chunk, folio)) {
+		scan_whole(chunk, folio);
 		return;
 	}
 	/* Whoever holds it may let go of it before the next pass. */
@@ -215,6 +237,7 @@ static void scan(struct ferry_chunk *chunk, struct mm_struct *mm)
 	struct ferry_spot spot;
 
 	chunk->need = 0;
+	chunk->whole = false;
 	chunk->unsplit = false;
 	chunk->try_split = false;
 	ferry_locate(mm, chunk->start, &spot);
@@ -441,7 +464,9 @@ unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,
 	unsigned int i, first = 0, end = 0, left = 0;
 
 	scan(chunk, vma->vm_mm);
-	if (chunk->need) {
+	if (chunk->whole) {
+		ferry_move_whole(chunk, vma);
+	} else if (chunk->need) {
 		ferry_pool_fill(chunk->pool, chunk->node, chunk->need);
 		if (chunk->pool->nr < chunk->need)
 			give_up_beyond(chunk, chunk->pool->nr);

@@ -22,6 +22,18 @@
 #include <linux/io_uring.h>
 #endif
 
+/* Entries that are neither empty nor present, by their older names */
+#include <linux/swapops.h>
+#ifdef FERRY_HAVE_LEAFOPS_H
+#include <linux/leafops.h>
+#define pte_to_swp_entry softleaf_from_pte
+#define pmd_to_swp_entry softleaf_from_pmd
+#define swp_offset_pfn softleaf_to_pfn
+#define is_migration_entry softleaf_is_migration
+#define is_pte_marker_entry softleaf_is_marker
+#define non_swap_entry(entry) (!softleaf_is_swap(entry))
+#endif
+
 /* Kinds of VMA that an older kernel does not have */
 #ifndef VM_SHADOW_STACK
 #define VM_SHADOW_STACK VM_NONE
@@ -34,7 +46,7 @@
 static inline const void *ferry_uring_payload(struct io_uring_cmd *cmd)
 {
 #ifdef FERRY_HAVE_URING_SQE_CMD
-	return io_uring_sqe_cmd(cmd->sqe);
+	return cmd->sqe->cmd;
 #else
 	return cmd->cmd;
 #endif

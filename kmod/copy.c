@@ -111,6 +111,27 @@ static enum ferry_copy_mode choose(const struct ferry_copy *copy)
 }
 
 /**
+ * ferry_copy_run_here() - copy all that was added, by CPUs
+ * @copy: the pages
+ *
+ * For pages that cannot be left to a DMA engine one by one, as it wants them if
+ * it never answers. They count as a fallback where the batch asks for one.
+ */
+void ferry_copy_run_here(struct ferry_copy *copy)
+{
+	const u64 begin = ktime_get_ns();
+
+	if (copy->mode == FERRY_COPY_DMA)
+		copy->dma_fallback += copy->nr;
+	if (choose(copy) == FERRY_COPY_CPU)
+		ferry_copy_pages(copy, 0, copy->nr);
+	else
+		ferry_parallel_copy(copy);
+	copy->nr = 0;
+	copy->ns += ktime_get_ns() - begin;
+}
+
+/**
  * ferry_copy_run() - copy all that was added
  * @copy: the pages. Those in @dst that could not be copied are NULL afterwards
  *	and no longer the caller's

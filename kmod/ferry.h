@@ -11,6 +11,7 @@
  *   chunk.c    one chunk through migrate_vma
  *   copy.c     copying pages; copy_stream.c, copy_parallel.c and copy_dma.c are
  *              ways to do so
+ *   whole.c    a huge page as one, where migrate_vma can
  *   split.c    a huge page into small ones
  *   flush.c    one TLB shootdown for a chunk in place of one for each page
  *   pool.c     free pages on the target node
@@ -290,6 +291,7 @@ void ferry_copy_begin(struct ferry_copy *copy);
 void ferry_copy_add(struct ferry_copy *copy, struct page *dst,
 		    struct page *src);
 bool ferry_copy_run(struct ferry_copy *copy);
+void ferry_copy_run_here(struct ferry_copy *copy);
 void ferry_copy_pages(const struct ferry_copy *copy, unsigned int first,
 		      unsigned int end);
 
@@ -330,6 +332,7 @@ enum ferry_outcome {
  * @populate: give holes a page
  * @shared: move pages that other processes map, too
  * @split: split a huge page that is to move
+ * @whole: the chunk is a huge page that is to move as one
  * @unsplit: the chunk is in a huge page that is to be split
  * @try_split: and it looks as if that could be done now
  * @outcome: enum ferry_outcome of each page
@@ -354,6 +357,7 @@ struct ferry_chunk {
 	bool populate;
 	bool shared;
 	bool split;
+	bool whole;
 	bool unsplit;
 	bool try_split;
 	unsigned int need;
@@ -374,6 +378,30 @@ struct ferry_chunk {
 
 unsigned int ferry_chunk_pass(struct ferry_chunk *chunk,
 			      struct vm_area_struct *vma);
+
+/* ---- whole.c, on kernels for which it is built ------------------------- */
+
+#ifdef FERRY_HAVE_MIGRATE_COMPOUND
+bool ferry_whole_enabled(void);
+bool ferry_is_whole(const struct ferry_chunk *chunk, struct folio *folio);
+void ferry_move_whole(struct ferry_chunk *chunk, struct vm_area_struct *vma);
+#else
+static inline bool ferry_whole_enabled(void)
+{
+	return false;
+}
+
+static inline bool ferry_is_whole(const struct ferry_chunk *chunk,
+				  struct folio *folio)
+{
+	return false;
+}
+
+static inline void ferry_move_whole(struct ferry_chunk *chunk,
+				    struct vm_area_struct *vma)
+{
+}
+#endif
 
 /* ---- split.c ---------------------------------------------------------- */
 

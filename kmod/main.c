@@ -49,6 +49,8 @@ static int ferry_info(void __user *arg)
 		info.features |= FERRY_FEATURE_COPY_PARALLEL;
 	if (ferry_dma_available())
 		info.features |= FERRY_FEATURE_COPY_DMA;
+	if (ferry_whole_enabled())
+		info.features |= FERRY_FEATURE_WHOLE_HUGE;
 	ferry_allowed_nodes(&allowed);
 	for_each_node_mask(node, allowed)
 		if (node < FERRY_MAX_NODES)

@@ -16,9 +16,9 @@
 #include <linux/pgtable.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
-#include <linux/swapops.h>
 #include <linux/uaccess.h>
 
+#include "compat.h"
 #include "ferry.h"
 
 #define SEGMENT_PAGES FERRY_CHUNK_PAGES

@@ -14,8 +14,8 @@
 #include <linux/hugetlb.h>
 #include <linux/mm.h>
 #include <linux/pgtable.h>
-#include <linux/swapops.h>
 
+#include "compat.h"
 #include "ferry.h"
 
 static unsigned long level_end(unsigned long addr, unsigned long size)

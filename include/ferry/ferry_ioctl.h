@@ -45,6 +45,7 @@
 #define FERRY_FEATURE_COPY_DMA	(1ULL << 8) /* there is a DMA channel now */
 #define FERRY_FEATURE_EXCHANGE	(1ULL << 9) /* FERRY_MIGRATE_EXCHANGE */
 #define FERRY_FEATURE_SPLIT_HUGE (1ULL << 10) /* FERRY_MIGRATE_SPLIT_HUGE */
+#define FERRY_FEATURE_WHOLE_HUGE (1ULL << 11) /* huge pages move whole */
 
 /* Words of ferry_ioc_info.nodes: one bit for each node index, 1024 at most. */
 #define FERRY_NODE_WORDS 16
@@ -113,7 +114,8 @@ struct ferry_ioc_range {
  *	are marked VM_IO, VM_PFNMAP, hugetlb, ...
  * @huge: pages of a huge page on another node, which stays whole: this
  *	kernel's migrate_vma would split it. move_pages(2) moves it whole. With
- *	FERRY_MIGRATE_SPLIT_HUGE, one that cannot be split
+ *	FERRY_MIGRATE_SPLIT_HUGE, one that cannot be split; with
+ *	FERRY_FEATURE_WHOLE_HUGE, one that the range does not cover
  * @dma_fallback: not one of the above: pages that the CPU copied though a DMA
  *	engine was to, because there was no channel, or it failed
  *
@@ -150,7 +152,8 @@ struct ferry_ioc_result {
  */
 #define FERRY_MIGRATE_EXCHANGE (1U << 1)
 /*
- * Split huge pages that are not on their target and move them by small pages.
+ * Split huge pages that are not on their target and move them by small pages
+ * (with FERRY_FEATURE_WHOLE_HUGE only those that cannot move whole).
  * One that the range covers in part is split whole, and the part moves. One that
  * is pinned, mapped by other processes or in use by the kernel stays whole and
  * counts as huge.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Has a uring command its whole SQE, read by io_uring_sqe_cmd()? (since 6.4) */
+/* Does a uring command point to its whole SQE? (since 6.4) */
 #ifdef FERRY_HAVE_URING_CMD_H
 #include <linux/io_uring/cmd.h>
 #else
@@ -9,5 +9,5 @@
 const void *ferry_probe(struct io_uring_cmd *cmd);
 const void *ferry_probe(struct io_uring_cmd *cmd)
 {
-	return io_uring_sqe_cmd(cmd->sqe);
+	return cmd->sqe->cmd;
 }

@@ -63,7 +63,7 @@ const char *info_feature(int bit)
 	static const char *const names[] = {"migrate",  "query",         "uring",
 					    "populate", "batched-flush", "scan",
 					    "held",     "copy-parallel", "copy-dma",
-					    "exchange", "split-huge"};
+					    "exchange", "split-huge",    "whole-huge"};
 
 	return bit < (int)(sizeof(names) / sizeof(names[0])) ? names[bit] : NULL;
 }

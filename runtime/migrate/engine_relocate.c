@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The engine `relocate`: relocation (relocate.h) of granules that one huge page
- * maps, by threads of its own, the copiers. What else is in a batch, and what
- * could not be relocated, goes to move_pages(2), which also says why.
+ * maps, or comes to map (collapse.h), by threads of its own, the copiers. What
+ * else is in a batch, and what could not be relocated, goes to move_pages(2),
+ * which also says why.
  *
  * A batch is given to the copiers by `queue`, whose lock is held for looking at
  * it only. Copiers are started when there is work for one more, up to as many
@@ -20,18 +21,30 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "migrate/collapse.h"
 #include "migrate/engine.h"
+#include "migrate/held.h"
 #include "migrate/mapping.h"
 #include "migrate/relocate.h"
 #include "migrate/worker.h"
+
+#define GRANULE_PAGES (GRANULE_BYTES / PAGE_BYTES)
+
+/* What is to be done with a piece. */
+enum way {
+	COLLAPSE, /* small pages: to become a huge one */
+	RELOCATE, /* a huge page, not on the target */
+	SETTLED,  /* counted, or move_pages(2)'s */
+};
 
 /* A batch in the copiers' hands. */
 struct task {
 	struct batch *batch;
 	struct batch rest; /* what move_pages(2) is to do */
-	int16_t node[BATCH_PIECES];
-	bool wanted[BATCH_PIECES]; /* pieces to be relocated, from their node */
-	bool asynchronous;         /* to be reaped; else somebody waits for done */
+	enum way how[BATCH_PIECES];
+	int16_t node[BATCH_PIECES];   /* RELOCATE: where they come from */
+	uint16_t there[BATCH_PIECES]; /* small pages that were on the target before */
+	bool asynchronous;            /* to be reaped; else somebody waits for done */
 	bool done;
 	struct task *next;
 };
@@ -57,13 +70,27 @@ static struct {
 
 /* ---- a batch ------------------------------------------------------------- */
 
-/* A granule of plain memory that a huge page maps. 1, 0 or -errno. */
-static int is_relocatable(struct mapping_reader *reader, const struct piece *piece)
+static void to_rest(struct task *task, size_t piece)
+{
+	task->how[piece] = SETTLED;
+	task->rest.piece[task->rest.count++] = task->batch->piece[piece];
+}
+
+/* A granule that is on the target, @there pages of it since before the batch. */
+static void count(struct task *task, size_t piece, unsigned int there)
+{
+	task->batch->result.moved += GRANULE_PAGES - there;
+	task->batch->result.already += there;
+	task->how[piece] = SETTLED;
+}
+
+/* A granule of plain memory. 1, 0 or -errno. */
+static int is_plain(struct mapping_reader *reader, const struct piece *piece)
 {
 	struct mapping mapping;
 	int found;
 
-	if (piece->len != GRANULE_BYTES || !relocate_is_huge(piece->addr))
+	if (piece->len != GRANULE_BYTES)
 		return 0;
 	found = mapping_find(reader, piece->addr, &mapping);
 	if (found <= 0)
@@ -73,12 +100,47 @@ static int is_relocatable(struct mapping_reader *reader, const struct piece *pie
 	       mapping.writable;
 }
 
-static void to_rest(struct task *task, size_t piece)
+/* Asks the module first, as it takes least time to answer. */
+static int nodes_of(uintptr_t addr, size_t len, int16_t *nodes)
 {
-	task->rest.piece[task->rest.count++] = task->batch->piece[piece];
+	return held_nodes(addr, len, nodes) ? engine_syscall.query(addr, len, nodes) : 0;
 }
 
-/* Finds the pieces to be relocated; counts those that are there already. */
+/*
+ * What a huge page maps: to be relocated, if it is not there; @there: how many of
+ * its pages are there of old, if it is.
+ */
+static void sort_huge(struct task *task, size_t i, unsigned int there)
+{
+	const struct piece *piece = &task->batch->piece[i];
+
+	if (nodes_of(piece->addr, PAGE_BYTES, &task->node[i]) || task->node[i] < 0)
+		to_rest(task, i);
+	else if (task->node[i] == piece->node)
+		count(task, i, there);
+	else
+		task->how[i] = RELOCATE;
+}
+
+/* What small pages map: to become huge, if it may, and is not all there. */
+static void sort_small(struct task *task, size_t i)
+{
+	const struct piece *piece = &task->batch->piece[i];
+	int16_t node[GRANULE_PAGES];
+
+	if (!collapse_allowed(piece->addr) || !relocate_is_full(piece->addr) ||
+	    nodes_of(piece->addr, GRANULE_BYTES, node)) {
+		to_rest(task, i);
+		return;
+	}
+	for (size_t k = 0; k < GRANULE_PAGES; k++)
+		task->there[i] += node[k] == piece->node;
+	if (task->there[i] == GRANULE_PAGES)
+		count(task, i, GRANULE_PAGES);
+	else
+		task->how[i] = COLLAPSE;
+}
+
 static int sort_out(struct task *task)
 {
 	struct batch *batch = task->batch;
@@ -88,41 +150,58 @@ static int sort_out(struct task *task)
 	if (err)
 		return err;
 	for (size_t i = 0; i < batch->count && !err; i++) {
-		const struct piece *piece = &batch->piece[i];
-		int found = is_relocatable(&reader, piece);
+		int found = is_plain(&reader, &batch->piece[i]);
 
-		task->wanted[i] = false;
-		if (found > 0)
-			found = !engine_syscall.query(piece->addr, PAGE_BYTES,
-						      &task->node[i]) &&
-				task->node[i] >= 0;
+		task->there[i] = 0;
 		if (found < 0)
 			err = found;
 		else if (!found)
 			to_rest(task, i);
-		else if (task->node[i] == piece->node)
-			batch->result.already += piece->len / PAGE_BYTES;
+		else if (relocate_is_huge(batch->piece[i].addr))
+			sort_huge(task, i, GRANULE_PAGES);
 		else
-			task->wanted[i] = true;
+			sort_small(task, i);
 	}
 	mapping_close(&reader);
 	return err;
 }
 
-/* The pieces from @first on that make a window. */
-static size_t window_size(const struct task *task, size_t first)
+/* The pieces from @first on, @most at most, that lie together and go the same way. */
+static size_t run_length(const struct task *task, size_t first, size_t most)
 {
 	const struct piece *piece = task->batch->piece;
 	size_t n = 1;
 
-	while (first + n < task->batch->count && n < WINDOW_GRANULES &&
-	       task->wanted[first + n] &&
+	while (first + n < task->batch->count && n < most &&
+	       task->how[first + n] == task->how[first] &&
 	       piece[first + n].addr == piece[first + n - 1].addr + GRANULE_BYTES)
 		n++;
 	return n;
 }
 
-static void relocate_wanted(struct task *task)
+/*
+ * The huge page comes up on the node that most of the small ones are on; where
+ * that is the target, those on other nodes have been moved.
+ */
+static void collapse_small(struct task *task)
+{
+	struct batch *batch = task->batch;
+
+	for (size_t i = 0, n; i < batch->count; i += n) {
+		n = 1;
+		if (task->how[i] != COLLAPSE)
+			continue;
+		n = run_length(task, i, batch->count);
+		collapse(batch->piece[i].addr, n * GRANULE_BYTES);
+		for (size_t k = i; k < i + n; k++)
+			if (relocate_is_huge(batch->piece[k].addr))
+				sort_huge(task, k, task->there[k]);
+			else
+				to_rest(task, k);
+	}
+}
+
+static void relocate_huge(struct task *task)
 {
 	struct batch *batch = task->batch;
 
@@ -130,14 +209,14 @@ static void relocate_wanted(struct task *task)
 		uint32_t there;
 
 		n = 1;
-		if (!task->wanted[i])
+		if (task->how[i] != RELOCATE)
 			continue;
-		n = window_size(task, i);
+		n = run_length(task, i, WINDOW_GRANULES);
 		there = relocate_window(batch->piece[i].addr, n, &task->node[i],
 					batch->piece[i].node);
 		for (size_t k = 0; k < n; k++)
 			if (there & 1U << k)
-				batch->result.moved += GRANULE_BYTES / PAGE_BYTES;
+				count(task, i + k, task->there[i + k]);
 			else
 				to_rest(task, i + k);
 	}
@@ -158,7 +237,8 @@ static void carry_out(struct task *task)
 	rest->result = (struct ferry_result){0};
 	batch->result.error = sort_out(task);
 	if (!batch->result.error) {
-		relocate_wanted(task);
+		collapse_small(task);
+		relocate_huge(task);
 		qsort(rest->piece, rest->count, sizeof(*rest->piece), by_addr);
 		if (rest->count)
 			engine_syscall.move(rest);
@@ -351,6 +431,7 @@ static int engine_open(const char **why)
 	err = map_stacks();
 	if (!err)
 		err = relocate_open(why);
+	collapse_open();
 	if (err) {
 		close(queue.wake_fd);
 		queue.wake_fd = -1;

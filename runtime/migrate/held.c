@@ -36,22 +36,34 @@ bool held_known(void)
 	return device >= 0;
 }
 
-bool held(uintptr_t addr)
+static int query(uint32_t mode, uintptr_t addr, size_t len, int16_t *answers)
 {
-	int16_t answer = 1;
 	struct ferry_ioc_query query = {
 		.size = sizeof(query),
-		.mode = FERRY_QUERY_HELD,
+		.mode = mode,
 		.addr = addr,
-		.len = PAGE_BYTES,
-		.out = (uintptr_t)&answer,
-		.out_bytes = sizeof(answer),
+		.len = len,
+		.out = (uintptr_t)answers,
+		.out_bytes = len / PAGE_BYTES * sizeof(*answers),
 	};
 
 	if (device < 0)
-		return false;
+		return -ENODEV;
 	while (ioctl(device, FERRY_IOC_QUERY, &query))
 		if (errno != EINTR)
-			return true;
-	return answer != 0;
+			return -errno;
+	return 0;
+}
+
+bool held(uintptr_t addr)
+{
+	int16_t answer = 1;
+	int err = query(FERRY_QUERY_HELD, addr, PAGE_BYTES, &answer);
+
+	return err ? err != -ENODEV : answer != 0;
+}
+
+int held_nodes(uintptr_t addr, size_t len, int16_t *nodes)
+{
+	return query(FERRY_QUERY_PAGES, addr, len, nodes);
 }

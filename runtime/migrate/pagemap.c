@@ -33,9 +33,13 @@ struct page_region {
 };
 
 #undef PAGEMAP_SCAN
+#undef PAGE_IS_PRESENT
+#undef PAGE_IS_PFNZERO
 #undef PAGE_IS_HUGE
-#define PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan_arg)
-#define PAGE_IS_HUGE (1 << 6)
+#define PAGEMAP_SCAN    _IOWR('f', 16, struct pm_scan_arg)
+#define PAGE_IS_PRESENT (1 << 3)
+#define PAGE_IS_PFNZERO (1 << 5)
+#define PAGE_IS_HUGE    (1 << 6)
 
 int pagemap_huge_runs(int fd, uintptr_t start, uintptr_t end,
 		      struct huge_run run[PAGEMAP_RUNS], uintptr_t *walked)
@@ -66,4 +70,22 @@ bool pagemap_is_huge(int fd, uintptr_t addr)
 	uintptr_t walked;
 
 	return pagemap_huge_runs(fd, addr, addr + PAGE_BYTES, run, &walked) == 1;
+}
+
+bool pagemap_is_full(int fd, uintptr_t start, uintptr_t end)
+{
+	struct page_region region;
+	struct pm_scan_arg arg = {
+		.size = sizeof(arg),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)&region,
+		.vec_len = 1,
+		.category_inverted = PAGE_IS_PFNZERO,
+		.category_mask = PAGE_IS_PRESENT | PAGE_IS_PFNZERO,
+		.return_mask = PAGE_IS_PRESENT,
+	};
+
+	return ioctl(fd, PAGEMAP_SCAN, &arg) == 1 && region.start == start &&
+	       region.end == end;
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Which pages of this process huge pages map: PAGEMAP_SCAN (Linux 6.7) on
- * /proc/self/pagemap. Functions on a descriptor; any thread. What they tell
- * may have changed by the time it is used.
+ * Which pages of this process are there, and which huge pages map: PAGEMAP_SCAN
+ * (Linux 6.7) on /proc/self/pagemap. Functions on a descriptor; any thread. What they
+ * tell may have changed by the time it is used.
  */
 #ifndef FERRY_PAGEMAP_H
 #define FERRY_PAGEMAP_H
@@ -26,5 +26,8 @@ int pagemap_huge_runs(int fd, uintptr_t start, uintptr_t end,
 
 /* false also if it cannot be told. */
 bool pagemap_is_huge(int fd, uintptr_t addr);
+
+/* Whether there is a page of its own everywhere in [start, end), and no swapped one. */
+bool pagemap_is_full(int fd, uintptr_t start, uintptr_t end);
 
 #endif /* FERRY_PAGEMAP_H */

@@ -77,6 +77,11 @@ bool relocate_is_huge(uintptr_t addr)
 	return pagemap_is_huge(relocate.pagemap, addr);
 }
 
+bool relocate_is_full(uintptr_t granule)
+{
+	return pagemap_is_full(relocate.pagemap, granule, granule + GRANULE_BYTES);
+}
+
 bool relocate_vouched(void)
 {
 	return held_known();

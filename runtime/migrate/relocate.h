@@ -63,6 +63,8 @@ bool relocate_vouched(void);
 
 /* Whether a huge page maps this address. */
 bool relocate_is_huge(uintptr_t addr);
+/* Whether there is a page of its own everywhere in a granule. */
+bool relocate_is_full(uintptr_t granule);
 
 /*
  * Moves @n granules at @addr, WINDOW_GRANULES at most, each mapped by a huge

@@ -101,10 +101,54 @@ static void huge_page_pinned(void)
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
+/* Granules of small pages in Ferry's heap that may become huge: all but some do. */
+static void small_pages_become_huge(void)
+{
+	enum { FIRST, HOLE, AGAINST, HELD, PARTLY_THERE, GRANULES = 8 };
+	const size_t len = GRANULES * KT_HUGE, hole = HOLE * KT_HUGE + 9 * kt.page;
+	struct iovec iov;
+	char *mem;
+	int fd[2];
+
+	if (!api_engine_is("relocate"))
+		kt_skip("not this engine's");
+	KT_REQUIRE(!ferry_posix_memalign((void **)&mem, KT_HUGE, len, FERRY_DDR),
+		   "no memory");
+	KT_REQUIRE(!madvise(mem, len, MADV_NOHUGEPAGE), "madvise: %m");
+	kt_fill(mem, len, SEED);
+	KT_EXPECT_ON(mem, len, kt.ddr);
+	KT_REQUIRE(!madvise(mem, len, MADV_HUGEPAGE), "madvise: %m");
+	KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), 0);
+
+	KT_REQUIRE(!madvise(mem + hole, kt.page, MADV_DONTNEED), "madvise: %m");
+	KT_REQUIRE(!madvise(mem + AGAINST * KT_HUGE, KT_HUGE, MADV_NOHUGEPAGE),
+		   "madvise: %m");
+	iov = (struct iovec){mem + HELD * KT_HUGE + 17 * kt.page, kt.page};
+	KT_REQUIRE(!pipe(fd) && vmsplice(fd[1], &iov, 1, 0) == (ssize_t)kt.page,
+		   "vmsplice: %m");
+	API_EXPECT(api_migrate(mem + PARTLY_THERE * KT_HUGE, KT_HUGE / 2, kt.hbm, 0),
+		   .moved = 256);
+
+	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = GRANULES * 512 - 258,
+		   .already = 256, .hole = 1, .busy = 1);
+	KT_EXPECT_EQ(kt_on(mem, len, kt.hbm), GRANULES * 512 - 2);
+	KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), (GRANULES - 3) * 2048);
+	KT_EXPECT_EQ(kt_bad(mem, len, SEED), kt.page / sizeof(uint64_t));
+	KT_EXPECT_EQ(mem[hole], 0);
+
+	/* And back, as what they are now. */
+	API_EXPECT(api_migrate_async(mem, len, kt.ddr, 0), .moved = GRANULES * 512 - 2,
+		   .already = 1, .hole = 1);
+	KT_EXPECT_ON(mem, hole, kt.ddr);
+	KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), (GRANULES - 3) * 2048);
+	KT_EXPECT_EQ(kt_bad(mem, len, SEED), kt.page / sizeof(uint64_t));
+}
+
 static const struct kt_case cases[] = {
 	API_CASE(huge_pages),
 	API_CASE(relocates),
 	API_CASE(huge_page_pinned),
+	API_CASE(small_pages_become_huge),
 };
 
 int main(int argc, char **argv)

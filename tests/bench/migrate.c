@@ -52,7 +52,8 @@ static void *spin(void *stop)
 
 static void usage(void)
 {
-	fputs("usage: bench_migrate [--bytes N] [--call-pages N] [--huge] [--busy]\n"
+	fputs("usage: bench_migrate [--bytes N] [--call-pages N] [--huge|--advised] "
+	      "[--busy]\n"
 	      "                     [--rounds N] [--subjects LIST] [--from NODE] [--to "
 	      "NODE]\n"
 	      "subjects:",
@@ -79,6 +80,7 @@ int main(int argc, char **argv)
 		{"bytes", required_argument, NULL, 'b'},
 		{"call-pages", required_argument, NULL, 'c'},
 		{"huge", no_argument, NULL, 'h'},
+		{"advised", no_argument, NULL, 'a'},
 		{"busy", no_argument, NULL, 'y'},
 		{"rounds", required_argument, NULL, 'r'},
 		{"subjects", required_argument, NULL, 's'},
@@ -103,6 +105,9 @@ int main(int argc, char **argv)
 			break;
 		case 'h':
 			bench.huge = true;
+			break;
+		case 'a':
+			bench.advised = true;
 			break;
 		case 'y':
 			busy = true;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Times relocating huge pages against a plain copy of the same bytes by the same
- * streaming stores, in turns. On a machine with one node too: a granule is then
- * moved to another page of that node, which is the same work.
+ * Times relocating huge pages, and small ones that are made huge for it, against a
+ * plain copy of the same bytes by the same streaming stores, in turns. On a machine with
+ * one node too: a granule is then moved to another page of that node, which is the same
+ * work.
  *
  * Prints a line a measurement: SUBJECT COPIERS NANOSECONDS. Each copier, or
  * copying thread, has a share of the granules. Pages that are moved are used
@@ -17,6 +18,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "migrate/collapse.h"
 #include "migrate/page.h"
 #include "migrate/relocate.h"
 #include "migrate/stream_copy.h"
@@ -36,6 +38,12 @@ static void die(const char *what)
 	exit(1);
 }
 
+static void fill(char *mem, size_t len)
+{
+	for (size_t i = 0; i < len / sizeof(uint64_t); i++)
+		((uint64_t *)mem)[i] = i;
+}
+
 static char *map(size_t len)
 {
 	char *mem = mmap(NULL, len + GRANULE_BYTES, PROT_READ | PROT_WRITE,
@@ -46,9 +54,18 @@ static char *map(size_t len)
 	mem = (char *)granule_end((uintptr_t)mem - 1);
 	if (madvise(mem, len, MADV_HUGEPAGE))
 		die("madvise");
-	for (size_t i = 0; i < len / sizeof(uint64_t); i++)
-		((uint64_t *)mem)[i] = i;
+	fill(mem, len);
 	return mem;
+}
+
+/* The same memory, of small pages that may become huge */
+static void make_small(char *mem, size_t len)
+{
+	if (madvise(mem, len, MADV_DONTNEED) || madvise(mem, len, MADV_NOHUGEPAGE))
+		die("madvise");
+	fill(mem, len);
+	if (madvise(mem, len, MADV_HUGEPAGE))
+		die("madvise");
 }
 
 static void relocate_share(size_t first, size_t end)
@@ -62,6 +79,15 @@ static void relocate_share(size_t first, size_t end)
 			fprintf(stderr, "bench_relocate: a granule stayed\n");
 			exit(1);
 		}
+	}
+}
+
+static void collapse_share(size_t first, size_t end)
+{
+	for (size_t i = first, n; i < end; i += n) {
+		n = end - i < WINDOW_GRANULES ? end - i : WINDOW_GRANULES;
+		collapse((uintptr_t)bench.mem + i * GRANULE_BYTES, n * GRANULE_BYTES);
+		relocate_share(i, i + n);
 	}
 }
 
@@ -127,11 +153,14 @@ int main(int argc, char **argv)
 	bench.copy = stream_copy_best()->copy;
 	bench.mem = map(len);
 	bench.other = map(len);
-	for (unsigned int round = 0; round < rounds; round++)
+	for (unsigned int round = 0; round < rounds; round++) {
 		for (unsigned int n = 1; n <= MOST_COPIERS; n++) {
 			measure("relocate", relocate_share, n);
 			measure("copy", copy_share, n);
 		}
+		make_small(bench.mem, len);
+		measure("relocate-4k", collapse_share, 1);
+	}
 	for (size_t i = 0; i < len / sizeof(uint64_t); i++)
 		if (((uint64_t *)bench.mem)[i] != i) {
 			fprintf(stderr, "bench_relocate: data at word %zu is wrong\n", i);

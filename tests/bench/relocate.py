@@ -5,12 +5,15 @@ Native, where one node is enough: of-copy-bandwidth is GB/s of relocating agains
 of a plain streaming copy of the same bytes in the same run, by one copier and one thread
 (thp), by two and two (thp-2-copiers). What two threads can copy is the machine's
 limit to what two copiers can: so thp-2-copiers says how near they come to it, 2-copiers
-what two are of one, and 2-threads what that can be at most here. As much moves to a node as away from it, so
+what two are of one, and 2-threads what that can be at most here; 4k is one copier with
+granules of small pages, of which the kernel makes huge pages first. As much moves to a node as away from it, so
 that pages that were vacated are used for what moves next; where all moves one way the
 kernel clears each page first, and bandwidth is about half of that.
 
 Guest: instructions for a 4 KiB page of a huge page, there and back, against the system
-calls. Memory moves one way for 64 MiB before it moves back.
+calls (thp). Memory moves one way for 64 MiB before it moves back. The same for granules
+of small pages that may become huge (4k), one way: they arrive as huge pages, while the
+system calls leave them small; also the time.
 """
 import collections
 import statistics
@@ -22,8 +25,10 @@ import migrate
 def measure(options):
     if options.clock != "icount":
         yield from native(64 if options.quick else 1024, 2 if options.quick else 9)
+        yield from guest(options, "4k", 32 if options.quick else 64, icount=False)
     if options.clock != "wall":
-        yield from guest(options, 16 if options.quick else 64)
+        yield from guest(options, "thp", 16 if options.quick else 64, icount=True)
+        yield from guest(options, "4k", 32 if options.quick else 64, icount=True)
 
 
 def native(mib, rounds):
@@ -35,6 +40,7 @@ def native(mib, rounds):
     for copiers, case in ((1, "thp"), (2, "thp-2-copiers")):
         yield figure(case, "copy", "of-copy-bandwidth", gbps["relocate", copiers],
                      gbps["copy", copiers])
+    yield figure("4k", "copy", "of-copy-bandwidth", gbps["relocate-4k", 1], gbps["copy", 1])
     yield figure("2-copiers", "1-copier", "GB/s", gbps["relocate", 2], gbps["relocate", 1])
     yield figure("2-threads", "1-thread", "GB/s", gbps["copy", 2], gbps["copy", 1], "copy")
 
@@ -46,14 +52,19 @@ def figure(case, peer, unit, values, peer_values, subject="relocate"):
         where="native", clock="wall", runs=len(values), spread=harness.spread(values))
 
 
-def guest(options, mib):
+def guest(options, case, mib, icount):
     command = ["env", "FERRY_ENGINE=relocate", harness.BUILD + "/bench/bench_migrate",
-               "--bytes", str(mib << 20), "--rounds", "2", "--huge",
+               "--bytes", str(mib << 20), "--rounds", "2" if icount else "5",
+               "--huge" if case == "thp" else "--advised",
                "--subjects", ",".join(("libferry",) + migrate.PEERS)]
-    per_page = migrate.read(harness.guest(command, options, icount=True, cpus=1), mib << 8)
+    output = harness.guest(command, options, icount=icount, cpus=1 if icount else 2)
+    per_page = migrate.read(output, mib << 8)
+    scale = 1 if icount else 1000
     for peer in migrate.PEERS:
         yield harness.Figure(
-            bench="relocate", case="thp", subject="relocate", peer=peer, unit="insn/page",
-            value=statistics.median(per_page["libferry"]),
-            peer_value=statistics.median(per_page[peer]), where="guest", clock="icount",
-            runs=len(per_page["libferry"]), spread=harness.spread(per_page["libferry"]))
+            bench="relocate", case=case, subject="relocate", peer=peer,
+            unit="insn/page" if icount else "us/page",
+            value=statistics.median(per_page["libferry"]) / scale,
+            peer_value=statistics.median(per_page[peer]) / scale, where="guest",
+            clock="icount" if icount else "wall", runs=len(per_page["libferry"]),
+            spread=harness.spread(per_page["libferry"]))

@@ -181,15 +181,28 @@ static bool listed(const char *list, const char *name)
 	return false;
 }
 
-static void make_memory(struct bench *bench, int node)
+static char *reserve(const struct bench *bench)
 {
-	unsigned long mask = 1UL << node;
-	char *raw = mmap(NULL, bench->bytes + HUGE, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *raw;
 
+	if (bench->advised) {
+		errno = ferry_posix_memalign((void **)&raw, HUGE, bench->bytes,
+					     FERRY_DDR);
+		if (errno)
+			die("ferry_posix_memalign");
+		return raw;
+	}
+	raw = mmap(NULL, bench->bytes + HUGE, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (raw == MAP_FAILED)
 		die("mmap");
-	bench->mem = (char *)(((uintptr_t)raw + HUGE - 1) & ~(HUGE - 1));
+	return (char *)(((uintptr_t)raw + HUGE - 1) & ~(HUGE - 1));
+}
+
+static void fill_memory(struct bench *bench, int node)
+{
+	unsigned long mask = 1UL << node;
+
 	/* Preferred, not default: NUMA balancing must not move it meanwhile. */
 	if (mbind(bench->mem, bench->bytes, MPOL_PREFERRED, &mask, 64, 0) < 0)
 		die("mbind");
@@ -198,6 +211,15 @@ static void make_memory(struct bench *bench, int node)
 		die("madvise");
 	for (size_t at = 0; at < bench->bytes; at += PAGE)
 		*(uint64_t *)(bench->mem + at) = at * 0x9e3779b97f4a7c15U;
+	if (bench->advised && madvise(bench->mem, bench->bytes, MADV_HUGEPAGE) < 0)
+		die("madvise");
+}
+
+static void remake_memory(struct bench *bench, int node)
+{
+	if (madvise(bench->mem, bench->bytes, MADV_DONTNEED) < 0)
+		die("madvise");
+	fill_memory(bench, node);
 }
 
 void bench_open(struct bench *bench, int node)
@@ -205,7 +227,8 @@ void bench_open(struct bench *bench, int node)
 	bench->device = open(FERRY_DEVICE_PATH, O_RDWR | O_CLOEXEC);
 	if (io_uring_queue_init(URING_DEPTH, &bench->ring, 0) < 0)
 		die("io_uring_queue_init");
-	make_memory(bench, node);
+	bench->mem = reserve(bench);
+	fill_memory(bench, node);
 }
 
 static void require(const struct bench *bench, const struct subject *subject)
@@ -230,8 +253,11 @@ void bench_rounds(struct bench *bench, const char *wanted, unsigned long rounds,
 			if (!listed(wanted, subject->name))
 				continue;
 			require(bench, subject);
+			if (bench->advised)
+				remake_memory(bench, from);
 			measure(bench, subject, to);
-			measure(bench, subject, from);
+			if (!bench->advised)
+				measure(bench, subject, from);
 		}
 }
 

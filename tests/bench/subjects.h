@@ -21,6 +21,11 @@ struct bench {
 	size_t bytes;
 	size_t call_bytes; /* bytes moved by one call */
 	bool huge;
+	/*
+	 * Small pages of Ferry's heap that are advised to be huge once they are
+	 * there; made anew before each move, and moved one way.
+	 */
+	bool advised;
 	int device; /* -1 without the module */
 	struct io_uring ring;
 };

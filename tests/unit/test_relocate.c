@@ -3,8 +3,9 @@
  * Proves of relocation, on one node, where a granule moves to another page of
  * it: data and huge pages are kept, with writers running and while the program
  * unmaps, discards, moves, protects, locks and inherits its memory; what cannot
- * be moved stays. Each case is a process of its own; its copiers are its own
- * threads. That a page is another is read in /proc/self/pagemap, as root only.
+ * be moved stays; small pages that fill a granule can be made a huge one. Each case is a
+ * process of its own; its copiers are its own threads. That a page is another is read in
+ * /proc/self/pagemap, as root only.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,11 +25,13 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "fault/uffd.h"
+#include "migrate/collapse.h"
 #include "migrate/page.h"
 #include "migrate/relocate.h"
 
@@ -432,6 +435,39 @@ static void left_alone(void)
 	CHECK(!wrong(mem + 3 * GRANULE_BYTES, 3 * GRANULE_BYTES, GRANULE_BYTES));
 }
 
+/* A full granule of small pages becomes huge, unless it is held or advised against. */
+static void small_pages(void)
+{
+	char *mem = map(), *held = mem + GRANULE_BYTES, *hole = mem + 2 * GRANULE_BYTES,
+	     *against = mem + 3 * GRANULE_BYTES;
+	struct iovec iov = {held + 9 * PAGE_BYTES, PAGE_BYTES};
+	int fd[2];
+
+	CHECK(!madvise(mem, LEN, MADV_DONTNEED) && !madvise(mem, LEN, MADV_NOHUGEPAGE));
+	for (size_t i = 0; i < GRANULES * WORDS; i++)
+		((uint64_t *)mem)[i] = pattern(i);
+	CHECK(!madvise(mem, LEN - GRANULE_BYTES, MADV_HUGEPAGE));
+	CHECK(!pipe(fd) && vmsplice(fd[1], &iov, 1, 0) == (ssize_t)PAGE_BYTES);
+	CHECK(!madvise(hole + 5 * PAGE_BYTES, PAGE_BYTES, MADV_DONTNEED));
+	for (char *at = mem; at < mem + LEN; at += GRANULE_BYTES) {
+		CHECK(!relocate_is_huge((uintptr_t)at));
+		CHECK(relocate_is_full((uintptr_t)at) == (at != hole));
+	}
+	CHECK(hole[5 * PAGE_BYTES] == 0); /* the zero page is a hole too */
+	CHECK(!relocate_is_full((uintptr_t)hole));
+	/* It is tried again, for the kernel may have no huge page at the moment. */
+	for (int i = 0; i < 50 && !relocate_is_huge((uintptr_t)mem); i++)
+		collapse((uintptr_t)mem, 2 * GRANULE_BYTES);
+	collapse((uintptr_t)against, GRANULE_BYTES);
+	CHECK(relocate_is_huge((uintptr_t)mem));
+	CHECK(!relocate_is_huge((uintptr_t)held));
+	CHECK(!relocate_is_huge((uintptr_t)against));
+	CHECK(relocate_is_full((uintptr_t)mem));
+	CHECK(move(mem, 1) == 1);
+	CHECK(!wrong(mem, 0, 2 * GRANULE_BYTES));
+	CHECK(wrong(mem, 0, LEN) == PAGE_BYTES / sizeof(uint64_t));
+}
+
 /* ---- running them -------------------------------------------------------- */
 
 static void run(void (*test)(void))
@@ -471,6 +507,7 @@ CASE(child_killed)
 CASE(pinned)
 CASE(shared_with_a_child)
 CASE(left_alone)
+CASE(small_pages)
 
 /* Whether it can be had is found out in a process of its own too. */
 static bool available(void)
@@ -506,6 +543,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_pinned),
 		cmocka_unit_test(test_shared_with_a_child),
 		cmocka_unit_test(test_left_alone),
+		cmocka_unit_test(test_small_pages),
 	};
 
 	if (!available())

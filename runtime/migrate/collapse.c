@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* Huge pages out of small ones (collapse.h). */
+#include "migrate/collapse.h"
+
+#include <sys/mman.h>
+
+#include "heap/huge.h"
+#include "heap/region.h"
+#include "migrate/page.h"
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+static enum huge_system setting;
+
+void collapse_open(void)
+{
+	setting = huge_system();
+}
+
+bool collapse_allowed(uintptr_t granule)
+{
+	return setting == HUGE_SYSTEM_ALWAYS ||
+	       (setting == HUGE_SYSTEM_MADVISE && region_of((void *)granule) >= 0);
+}
+
+void collapse(uintptr_t addr, size_t len)
+{
+	/* It ends at some failures: the rest is tried one by one. */
+	if (!madvise((void *)addr, len, MADV_COLLAPSE) || len == GRANULE_BYTES)
+		return;
+	for (size_t at = 0; at < len; at += GRANULE_BYTES)
+		madvise((void *)(addr + at), GRANULE_BYTES, MADV_COLLAPSE);
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Making huge pages of granules that small pages map, before they are moved
+ * whole. The kernel does it (MADV_COLLAPSE, Linux 6.1): it copies within a node,
+ * and leaves a granule whose pages somebody holds or whose mapping is advised
+ * against huge pages (MADV_NOHUGEPAGE). User space alone cannot: a huge page
+ * cannot be moved to where an empty page table is, and the one call that takes
+ * that away, mremap(2), may take away what another thread has mapped there the
+ * moment before.
+ *
+ * The policy is that of huge.h in Ferry's regions, whose advice the kernel heeds;
+ * elsewhere the system's: where it makes huge pages only of what is advised so
+ * (`madvise`), that cannot be told of memory that others map, which stays small.
+ */
+#ifndef FERRY_COLLAPSE_H
+#define FERRY_COLLAPSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Reads the system's setting. Before the others, in one thread. */
+void collapse_open(void);
+
+/* Whether policy allows a granule to become a huge page, as far as Ferry can tell. */
+bool collapse_allowed(uintptr_t granule);
+
+/* Tries it on granules that lie together; which ones it worked on, see pagemap.h. */
+void collapse(uintptr_t addr, size_t len);
+
+#endif /* FERRY_COLLAPSE_H */

@@ -70,7 +70,7 @@ enum ferry_placement {
 	FERRY_ANY = 0,        /* as FERRY_POLICY says; DDR without it */
 	FERRY_DDR = 1,        /* DDR of the touching thread's CPU first */
 	FERRY_HBM = 2,        /* the HBM nearest to the touching thread's CPU */
-	FERRY_INTERLEAVE = 3, /* page by page over the nodes of both tiers */
+	FERRY_INTERLEAVE = 3, /* over the nodes of both tiers, by bandwidth */
 	FERRY_PLACEMENT_MASK = 0xff,
 
 	/*

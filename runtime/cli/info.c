@@ -46,6 +46,17 @@ const char *info_tier(int tier)
 	return tier < 0 ? NULL : names[tier];
 }
 
+const char *info_interleave(enum interleave_how how)
+{
+	static const char *const names[] = {
+		[INTERLEAVE_PAGES] = "pages",
+		[INTERLEAVE_WEIGHTS] = "weights",
+		[INTERLEAVE_STRIPES] = "stripes",
+	};
+
+	return names[how];
+}
+
 const char *info_huge(enum huge_system system)
 {
 	static const char *const names[] = {
@@ -149,6 +160,7 @@ int info_command(int argc, char *argv[])
 		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
 	info.sampler = sampler_name(&info.sampler_why);
 	info.huge = config->huge;
+	info.interleave = interleave_choose(info.topology, INTERLEAVE_SYSFS);
 	read_ledger(&info, config);
 	info_advise(&info);
 	if (!json) {

@@ -8,6 +8,7 @@
 
 #include "cli/probe.h"
 #include "heap/huge.h"
+#include "heap/interleave.h"
 #include "policy/ledger.h"
 #include "topology/topology.h"
 
@@ -35,6 +36,7 @@ struct info {
 	const char *huge_engine, *huge_engine_why; /* what moves huge pages */
 	const char *sampler, *sampler_why;
 	enum huge_mode huge; /* as FERRY_HUGE asks */
+	struct interleave interleave;
 	struct info_ledger ledger;
 	struct advice advice[MAX_ADVICE];
 	int advice_count;
@@ -49,6 +51,7 @@ uint64_t info_share(const struct info_ledger *ledger, size_t entry);
 /* Where the knowledge comes from; one word. */
 const char *info_hbm_source(enum hbm_source source);
 const char *info_tier(int tier); /* NULL: none */
+const char *info_interleave(enum interleave_how how);
 const char *info_huge(enum huge_system system);
 
 /* The name of the feature with this bit in ferry_ioc_info.features, or NULL. */

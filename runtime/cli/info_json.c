@@ -179,6 +179,16 @@ static struct json_object *advice(const struct info *info)
 	return list;
 }
 
+static struct json_object *interleave(const struct interleave *interleave)
+{
+	struct json_object *object = json_object_new_object();
+
+	add(object, "how", text(info_interleave(interleave->how)));
+	add(object, "hbm_parts", json_object_new_uint64(interleave->hbm));
+	add(object, "parts", json_object_new_uint64(interleave->parts));
+	return object;
+}
+
 static struct json_object *ledger(const struct info_ledger *ledger)
 {
 	struct json_object *object = json_object_new_object();
@@ -227,6 +237,7 @@ int info_json(const struct info *info)
 	add(root, "numa_balancing", setting(probe->numa_balancing));
 	add(root, "huge_pages", json_object_new_string(info_huge(probe->huge)));
 	add(root, "preferred_many", json_object_new_boolean(probe->preferred_many));
+	add(root, "interleave", interleave(&info->interleave));
 	add(root, "hbm_weights", ledger(&info->ledger));
 	add(root, "advice", advice(info));
 	written = json_object_to_json_string_ext(

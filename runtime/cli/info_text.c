@@ -187,6 +187,18 @@ static void print_huge(const struct info *info)
 	       huge_outcome(info->probe.huge, info->huge));
 }
 
+static void print_interleave(const struct interleave *interleave)
+{
+	static const char *const ways[] = {
+		[INTERLEAVE_PAGES] = "page by page over all nodes",
+		[INTERLEAVE_WEIGHTS] = "page by page by the system's weights",
+		[INTERLEAVE_STRIPES] = "by bandwidth, in stripes of 2 MiB and more",
+	};
+
+	printf("%-14s%u of %u parts in HBM, %s\n", "interleave", interleave->hbm,
+	       interleave->parts, ways[interleave->how]);
+}
+
 static void print_ledger(const struct info_ledger *ledger)
 {
 	cell total, want, share;
@@ -228,6 +240,7 @@ void info_text(const struct info *info)
 	print_uring(&probe->uring);
 	print_balancing(probe->numa_balancing);
 	print_huge(info);
+	print_interleave(&info->interleave);
 	print_ledger(&info->ledger);
 	printf("%-14sseveral preferred nodes: %s\n", "policy",
 	       probe->preferred_many ? "yes" : "no");

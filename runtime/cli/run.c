@@ -33,7 +33,7 @@ static const char help[] =
 	"  --policy POLICY    where memory goes                            (hbm)\n"
 	"      hbm         all of it to HBM, and to DDR when HBM is full\n"
 	"      ddr         all of it to DDR\n"
-	"      interleave  page by page over DDR and HBM\n"
+	"      interleave  over DDR and HBM, by their bandwidth\n"
 	"      threshold   to HBM what is allocated in pieces of at least --min-size\n"
 	"      auto        moves what is hot to HBM and what is cold to DDR as it runs\n"
 	"  --min-size SIZE    threshold's least size, and the least private anonymous\n"

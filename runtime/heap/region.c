@@ -12,7 +12,12 @@
 #include <unistd.h>
 
 #include "heap/huge.h"
+#include "heap/interleave.h"
 #include "heap/range_set.h"
+
+#ifndef MPOL_WEIGHTED_INTERLEAVE
+#define MPOL_WEIGHTED_INTERLEAVE 6 /* Linux 6.9 */
+#endif
 
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
@@ -52,8 +57,8 @@ static struct region {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 /*
- * The HBM limit is kept in bytes times the number of all nodes, so that an
- * interleaved byte can count as so many of them as are HBM: exact in any cut.
+ * The HBM limit is kept in bytes times the parts that interleaved memory has, so
+ * that a byte of that can count as so many of them as are HBM: exact in any cut.
  */
 static uint64_t hbm_units, hbm_units_limit = UINT64_MAX;
 static unsigned int hbm_units_byte; /* units of a byte of HBM */
@@ -63,7 +68,8 @@ static uint64_t (*limit_by)(uint64_t bytes); /* set before memory is cut */
 /* What REGION_AUTO may still open as HBM; under the lock. */
 static uint64_t auto_hbm_left;
 
-static bool has_policy; /* never changes after region_init() */
+static bool has_policy; /* these never change after region_init() */
+static struct interleave interleaved;
 static uint64_t memory_bytes;
 
 static uintptr_t chunk_up(uintptr_t value)
@@ -100,17 +106,41 @@ bool region_has(enum region_kind kind, uintptr_t start, uintptr_t *end)
 
 /* ---- policy -------------------------------------------------------------- */
 
+static int set_policy(uintptr_t addr, size_t len, int mode, const struct node_set *nodes,
+		      unsigned int flags)
+{
+	/* The kernel takes one bit less than it is told of. */
+	if (syscall(SYS_mbind, addr, len, mode, nodes->word, FERRY_MAX_NODES + 1, flags))
+		return -errno;
+	return 0;
+}
+
+/* A stripe goes over the nodes of its tier, of which there may be several. */
+static int set_stripes(uintptr_t start, uintptr_t end, size_t size, unsigned int flags)
+{
+	uintptr_t next;
+	int err = 0;
+
+	for (; start < end && !err; start = next) {
+		bool hbm = interleave_stripe(&interleaved, start, size, &next);
+
+		if (next > end)
+			next = end;
+		err = set_policy(start, next - start, MPOL_INTERLEAVE,
+				 &regions[hbm ? REGION_HBM : REGION_DDR].nodes, flags);
+	}
+	return err;
+}
+
 int region_apply_policy(void *addr, size_t len, enum region_kind kind, unsigned int flags)
 {
 	const struct region *region = &regions[kind];
 
 	if (!has_policy || kind == REGION_METADATA)
 		return 0;
-	/* The kernel takes one bit less than it is told of. */
-	if (syscall(SYS_mbind, addr, len, region->mode, region->nodes.word,
-		    FERRY_MAX_NODES + 1, flags))
-		return -errno;
-	return 0;
+	if (kind == REGION_INTERLEAVE && interleaved.how == INTERLEAVE_STRIPES)
+		return set_stripes((uintptr_t)addr, (uintptr_t)addr + len, len, flags);
+	return set_policy((uintptr_t)addr, len, region->mode, &region->nodes, flags);
 }
 
 /* Whether the kernel takes the policies, tried on a page: 0 or -errno. */
@@ -144,16 +174,17 @@ int region_init(const struct topology *topology, uint64_t hbm_limit)
 {
 	const struct node_set *ddr = &topology->tier[FERRY_TIER_DDR];
 	const struct node_set *hbm = &topology->tier[FERRY_TIER_HBM];
-	unsigned int hbm_count = (unsigned int)node_set_count(hbm);
-	unsigned int count = (unsigned int)node_set_count(ddr) + hbm_count;
 	struct region *interleave = &regions[REGION_INTERLEAVE];
 
-	has_policy = hbm_count > 0;
+	has_policy = node_set_count(hbm) > 0;
 	regions[REGION_DDR].mode = MPOL_PREFERRED_MANY;
 	regions[REGION_DDR].nodes = *ddr;
 	regions[REGION_HBM].mode = MPOL_PREFERRED_MANY;
 	regions[REGION_HBM].nodes = *hbm;
-	interleave->mode = MPOL_INTERLEAVE;
+	interleaved = interleave_choose(topology, INTERLEAVE_SYSFS);
+	interleave->mode = interleaved.how == INTERLEAVE_WEIGHTS
+				   ? MPOL_WEIGHTED_INTERLEAVE
+				   : MPOL_INTERLEAVE;
 	for (size_t i = 0; i < NODE_SET_WORDS; i++)
 		interleave->nodes.word[i] = ddr->word[i] | hbm->word[i];
 
@@ -164,10 +195,12 @@ int region_init(const struct topology *topology, uint64_t hbm_limit)
 		auto_hbm_left = tier_bytes(topology, FERRY_TIER_HBM);
 	auto_hbm_left /= 2;
 
-	hbm_units_byte = count;
-	regions[REGION_HBM].hbm_weight = has_policy ? count : 0;
-	interleave->hbm_weight = hbm_count;
-	hbm_units_limit = hbm_limit > UINT64_MAX / count ? UINT64_MAX : hbm_limit * count;
+	hbm_units_byte = interleaved.parts;
+	regions[REGION_HBM].hbm_weight = has_policy ? interleaved.parts : 0;
+	interleave->hbm_weight = interleaved.hbm;
+	hbm_units_limit = hbm_limit > UINT64_MAX / interleaved.parts
+				  ? UINT64_MAX
+				  : hbm_limit * interleaved.parts;
 
 	for (int i = 0; i < topology->node_count; i++)
 		memory_bytes += topology->node[i].total_bytes;
@@ -208,6 +241,12 @@ static uintptr_t map_aligned(size_t size)
 	return (uintptr_t)mapped + before;
 }
 
+static bool is_striped(const struct region *region)
+{
+	return has_policy && region == &regions[REGION_INTERLEAVE] &&
+	       interleaved.how == INTERLEAVE_STRIPES;
+}
+
 static bool reserve(enum region_kind kind, size_t need)
 {
 	struct region *region = &regions[kind];
@@ -229,7 +268,8 @@ static bool reserve(enum region_kind kind, size_t need)
 		madvise((void *)start, size, MADV_NOHUGEPAGE);
 	else
 		huge_advise_region((void *)start, size);
-	if (region_apply_policy((void *)start, size, kind, 0)) {
+	/* Stripes come as it is opened. */
+	if (!is_striped(region) && region_apply_policy((void *)start, size, kind, 0)) {
 		munmap((void *)start, size);
 		return false;
 	}
@@ -259,6 +299,8 @@ static bool open_bytes(struct region *region, size_t size)
 		return false;
 	if (region == &regions[REGION_AUTO])
 		prefer_hbm(start, size);
+	if (is_striped(region) && set_stripes(start, start + size, region->used_bytes, 0))
+		return false;
 	if (mprotect((void *)start, size, PROT_READ | PROT_WRITE))
 		return false;
 	region->opened += size;

@@ -21,7 +21,8 @@
  *   DDR         MPOL_PREFERRED_MANY over the DDR nodes
  *   HBM         MPOL_PREFERRED_MANY over the HBM nodes: the kernel takes the
  *               one nearest to the touching CPU and goes on to others when full
- *   INTERLEAVE  MPOL_INTERLEAVE over the nodes of both tiers
+ *   INTERLEAVE  over the nodes of both tiers, by bandwidth: MPOL_INTERLEAVE,
+ *               MPOL_WEIGHTED_INTERLEAVE, or stripes of one tier (interleave.h)
  *   AUTO        what is opened first as HBM, until half of the HBM that may be
  *               used is opened; the rest as DDR. Pages are moved later: to have
  *               any policy is what makes NUMA balancing leave them where they

@@ -19,7 +19,7 @@ python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --j
 import glob, json, os, re, sys
 info = json.load(open(sys.argv[1]))
 assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "huge_engine", "sampler", "userfaultfd",
-                      "io_uring", "numa_balancing", "huge_pages", "preferred_many", "hbm_weights", "advice"], list(info)
+                      "io_uring", "numa_balancing", "huge_pages", "preferred_many", "interleave", "hbm_weights", "advice"], list(info)
 assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
 seen = {}
 for path in glob.glob("/sys/devices/system/node/node[0-9]*"):

@@ -39,6 +39,10 @@ static const char help[] =
 	"  --min-size SIZE    threshold's least size, and the least private anonymous\n"
 	"                     mmap(2) that is placed at all                 (1M)\n"
 	"                     threshold takes 16K or more\n"
+	"  --manage WHAT      which memory is placed at all             (heap,mmap)\n"
+	"      heap        what the program allocates\n"
+	"      mmap        its private anonymous mappings\n"
+	"      static      its static arrays (.data, .bss)\n"
 	"  --hbm-limit SIZE   most HBM that each process takes              (no limit)\n"
 	"  --hbm-weight N     share HBM by weight with other processes that have one,\n"
 	"                     such as MPI ranks: 1 to 10000       (does not share)\n"
@@ -57,7 +61,8 @@ static const char help[] =
 	"SIZE is a number of bytes, or one with a suffix K, M, G or T (powers of 1024).\n"
 	"Each option sets an environment variable, which is used where the option is "
 	"not\n"
-	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_HBM_LIMIT, FERRY_HBM_WEIGHT,\n"
+	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_MANAGE, FERRY_HBM_LIMIT, "
+	"FERRY_HBM_WEIGHT,\n"
 	"FERRY_OVERHEAD, FERRY_HBM_NODES, FERRY_HUGE, FERRY_STATS.\n"
 	"Programs that PROGRAM starts inherit them.\n"
 	"\n"
@@ -74,6 +79,7 @@ static const struct {
 } settings[] = {
 	{"policy", "FERRY_POLICY", required_argument},
 	{"min-size", "FERRY_MIN_SIZE", required_argument},
+	{"manage", "FERRY_MANAGE", required_argument},
 	{"hbm-limit", "FERRY_HBM_LIMIT", required_argument},
 	{"hbm-weight", "FERRY_HBM_WEIGHT", required_argument},
 	{"overhead", "FERRY_OVERHEAD", required_argument},

@@ -35,6 +35,7 @@ static const char *const huge_names[] = {
 static const struct config defaults = {
 	.policy = POLICY_DDR,
 	.min_size = (size_t)1 << 20,
+	.manage = MANAGE_HEAP | MANAGE_MMAP,
 	.hbm_limit = UINT64_MAX,
 	.engine = ENGINE_AUTO,
 	.overhead = 1,
@@ -106,6 +107,27 @@ static const char *set_min_size(struct config *config, const char *value)
 		return SIZE_ALLOWED;
 	config->min_size = (size_t)bytes;
 	return NULL;
+}
+
+static const char *set_manage(struct config *config, const char *value)
+{
+	static const char *const names[] = {"heap", "mmap", "static"};
+
+	config->manage = 0;
+	for (;;) {
+		size_t len = strcspn(value, ",");
+		int i;
+
+		for (i = 0; i < 3; i++)
+			if (strlen(names[i]) == len && !strncmp(value, names[i], len))
+				break;
+		if (i == 3)
+			return "one or more of heap, mmap and static, with commas";
+		config->manage |= 1U << i;
+		if (!value[len])
+			return NULL;
+		value += len + 1;
+	}
 }
 
 static const char *set_hbm_limit(struct config *config, const char *value)
@@ -187,6 +209,7 @@ static const struct {
 	{"FERRY_STATS", set_stats},
 	{"FERRY_OVERHEAD", set_overhead},
 	{"FERRY_HBM_WEIGHT", set_hbm_weight},
+	{"FERRY_MANAGE", set_manage},
 };
 
 /* Like getenv(3), which may not work yet. */

@@ -7,6 +7,8 @@
  *   FERRY_MIN_SIZE   SIZE: threshold's least size that goes to HBM, and the
  *                    least private anonymous mmap that is placed (1M);
  *                    threshold takes 16K or more
+ *   FERRY_MANAGE     which memory is placed at all: a list of heap, mmap, static
+ *                                                            (default heap,mmap)
  *   FERRY_OVERHEAD   1 to 100: percent of a CPU that auto may take to find out
  *                    what is hot                             (default 1)
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
@@ -50,10 +52,14 @@ enum policy_kind {
 
 enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_RELOCATE, ENGINE_SYSCALL };
 
+/* What FERRY_MANAGE names. */
+enum { MANAGE_HEAP = 1 << 0, MANAGE_MMAP = 1 << 1, MANAGE_STATIC = 1 << 2 };
+
 struct config {
 	enum policy_kind policy;
-	size_t min_size;    /* bytes; THRESHOLD_LEAST or more with POLICY_THRESHOLD */
-	uint64_t hbm_limit; /* bytes; UINT64_MAX: none */
+	size_t min_size;     /* bytes; THRESHOLD_LEAST or more with POLICY_THRESHOLD */
+	unsigned int manage; /* MANAGE_* bits, one or more */
+	uint64_t hbm_limit;  /* bytes; UINT64_MAX: none */
 	unsigned int hbm_weight; /* 1 to HBM_WEIGHT_MOST; 0: not set */
 	const char *hbm_nodes;   /* unparsed, NULL: not set */
 	enum huge_mode huge;

@@ -24,6 +24,7 @@
 #include "policy/budget.h"
 #include "policy/ledger.h"
 #include "preload/preload.h"
+#include "preload/statics.h"
 #include "topology/topology.h"
 
 /* jemalloc's largest small class, and its defaults for what is cached and oversized. */
@@ -95,23 +96,31 @@ static unsigned int cpu_count(void)
 static void choose_kinds(void)
 {
 	const struct config *config = &preload.config;
+	enum region_kind kind = REGION_DDR;
 
 	switch (config->policy) {
 	case POLICY_DDR:
 		break;
 	case POLICY_HBM:
-		preload.heap_kind = preload.large_kind = REGION_HBM;
+		kind = REGION_HBM;
 		break;
 	case POLICY_INTERLEAVE:
-		preload.heap_kind = preload.large_kind = REGION_INTERLEAVE;
+		kind = REGION_INTERLEAVE;
 		break;
 	case POLICY_AUTO:
-		preload.heap_kind = preload.large_kind = REGION_AUTO;
+		kind = REGION_AUTO;
 		break;
 	case POLICY_THRESHOLD:
-		preload.large_kind = REGION_HBM;
-		preload.threshold = config->min_size;
+		kind = REGION_HBM;
+		if (config->manage & MANAGE_HEAP)
+			preload.threshold = config->min_size;
 		break;
+	}
+	preload.mapping_kind = kind;
+	if (config->manage & MANAGE_HEAP) {
+		preload.large_kind = kind;
+		if (config->policy != POLICY_THRESHOLD)
+			preload.heap_kind = kind;
 	}
 }
 
@@ -266,7 +275,20 @@ static bool read_surroundings(struct topology *topology, char *const envp[])
 
 static bool wants_hbm(void)
 {
-	return preload.heap_kind != REGION_DDR || preload.large_kind != REGION_DDR;
+	return preload.mapping_kind != REGION_DDR;
+}
+
+/* What the policy auto manages besides the heap. */
+static size_t other_spans(struct span *out, size_t max)
+{
+	size_t n = mapping_spans(out, max), left = n < max ? max - n : 0;
+
+	return n + statics_spans(out + max - left, left);
+}
+
+static bool is_other(uintptr_t start, uintptr_t *end)
+{
+	return mapping_has_managed(start, end) || statics_has_managed(start, end);
 }
 
 /* After jemalloc's own handlers, so that a forked child can allocate. */
@@ -275,8 +297,8 @@ static void start_auto(const struct topology *topology, char *const envp[])
 	const struct auto_options auto_options = {
 		.config = &preload.config,
 		.topology = topology,
-		.spans = mapping_spans,
-		.has = mapping_has_managed,
+		.spans = other_spans,
+		.has = is_other,
 		.say = say,
 		.said_no_sampler = has_variable(envp, "FERRY_SAID_NO_SAMPLER=1"),
 	};
@@ -329,10 +351,14 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 		preload.threshold = 0;
 		return;
 	}
-	preload.place_mappings = has_hbm && !policy_err;
+	preload.place_mappings =
+		has_hbm && !policy_err && preload.config.manage & MANAGE_MMAP;
 	preload.advise_mappings = huge_advises_mappings();
 	preload.active = true;
-	if (preload.config.policy == POLICY_AUTO && preload.place_mappings)
+	if (has_hbm && !policy_err && preload.config.manage & MANAGE_STATIC)
+		statics_init();
+	preload.has_auto = preload.config.policy == POLICY_AUTO && has_hbm && !policy_err;
+	if (preload.has_auto)
 		start_auto(&topology, envp);
 	if (preload.config.stats)
 		summary_init();

@@ -95,7 +95,7 @@ static bool record(enum region_kind kind, const void *addr, size_t len)
 static void place(void *addr, size_t len, unsigned int mbind_flags)
 {
 	static bool said;
-	enum region_kind kind = preload.large_kind;
+	enum region_kind kind = preload.mapping_kind;
 	int saved = errno, err;
 
 	len = page_up(len);

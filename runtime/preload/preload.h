@@ -7,6 +7,7 @@
  * malloc.c   what jemalloc's malloc family lacks
  * advise.c   what libferry, in a program that has both, passes on
  * mapping.c  mmap(2) and its kin: places large private anonymous mappings
+ * statics.c  the program's static arrays (.data, .bss)
  * direct.c   the system calls themselves, for the library's own use
  * summary.c  what FERRY_STATS prints at exit
  *
@@ -27,13 +28,15 @@
 #define EXPORT __attribute__((visibility("default")))
 
 struct preload {
-	bool active;                 /* false: placement is off */
-	struct config config;        /* as the environment has it */
-	enum region_kind heap_kind;  /* of allocations in general */
-	enum region_kind large_kind; /* of large ones, and of mappings */
+	bool active;                   /* false: placement is off */
+	struct config config;          /* as the environment has it */
+	enum region_kind heap_kind;    /* of allocations in general */
+	enum region_kind large_kind;   /* of large ones */
+	enum region_kind mapping_kind; /* of mappings, and of static arrays */
 	size_t threshold; /* allocations from here on are large_kind; 0: all are
 			     heap_kind */
 	bool place_mappings;
+	bool has_auto;        /* the policy auto is at work */
 	bool advise_mappings; /* huge pages, or none, for a program's own mappings */
 };
 

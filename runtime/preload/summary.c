@@ -17,6 +17,7 @@
 #include "policy/budget.h"
 #include "policy/ledger.h"
 #include "preload/preload.h"
+#include "preload/statics.h"
 
 #define MAPPINGS     REGION_PLACED /* follows the regions in the tables */
 #define OWN_FD_LEAST 500           /* out of the way of what programs number themselves */
@@ -31,7 +32,7 @@ static const char *const names[MAPPINGS + 1] = {
 	[REGION_HBM] = "hbm region",
 	[REGION_INTERLEAVE] = "interleaved region",
 	[REGION_AUTO] = "auto region",
-	[MAPPINGS] = "mappings, recorded",
+	[MAPPINGS] = "mappings and static arrays, recorded",
 };
 
 void summary_init(void)
@@ -51,7 +52,7 @@ static void count_line(char *line)
 	int kind = region_of(addr);
 
 	if (kind < 0 || kind == REGION_METADATA) {
-		if (!mapping_has(addr))
+		if (!mapping_has(addr) && !statics_has(addr))
 			return;
 		kind = MAPPINGS;
 	}
@@ -200,6 +201,7 @@ static void print_head(const struct region_usage *usage)
 {
 	const struct config *config = &preload.config;
 	struct mapping_usage mappings;
+	struct statics_usage statics;
 	struct line line;
 	uint64_t huge;
 
@@ -222,6 +224,11 @@ static void print_head(const struct region_usage *usage)
 	add_size(&line, usage->overflow_bytes);
 	add(&line, ", mappings placed: %llu (", (unsigned long long)mappings.placed);
 	add_size(&line, mappings.placed_bytes);
+	statics_usage(&statics);
+	if (statics.count) {
+		add(&line, "), static arrays placed: %zu (", statics.count);
+		add_size(&line, statics.bytes);
+	}
 	add(&line, "), address space reserved: ");
 	add_size(&line, usage->reserved_bytes);
 	add(&line, ", huge pages %s", config_huge_name(config->huge));
@@ -268,7 +275,7 @@ __attribute__((destructor)) static void print_summary(void)
 	region_usage(&usage);
 	has_nodes = count_pages();
 	print_head(&usage);
-	if (preload.config.policy == POLICY_AUTO && preload.place_mappings)
+	if (preload.has_auto)
 		print_auto();
 	for (int kind = 0; kind < REGION_PLACED; kind++) {
 		if (usage.peak_bytes[kind])

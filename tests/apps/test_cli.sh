@@ -72,6 +72,8 @@ refused() {
 }
 refused '--overhead: FERRY_OVERHEAD="0".*1 to 100' "$ferry" run --overhead 0
 refused '--overhead: FERRY_OVERHEAD="5%".*1 to 100' "$ferry" run --overhead 5%
+refused '--manage: FERRY_MANAGE="heap,".*heap, mmap and static' "$ferry" run --manage heap,
+refused '--manage: FERRY_MANAGE="all".*heap, mmap and static' "$ferry" run --manage all
 refused '--policy: FERRY_POLICY="fast".*ddr, hbm, interleave, threshold or auto' "$ferry" run --policy fast
 refused '--min-size: FERRY_MIN_SIZE="1Q".*K, M, G or T' "$ferry" run --min-size 1Q
 refused '--hbm-limit: FERRY_HBM_LIMIT="".*K, M, G or T' "$ferry" run --hbm-limit ''

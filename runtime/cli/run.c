@@ -46,6 +46,7 @@ static const char help[] =
 	"  --hbm-limit SIZE   most HBM that each process takes              (no limit)\n"
 	"  --hbm-weight N     share HBM by weight with other processes that have one,\n"
 	"                     such as MPI ranks: 1 to 10000       (does not share)\n"
+	"  --move-limit SIZE  most bytes a second that auto moves           (no limit)\n"
 	"  --overhead PERCENT most of a CPU that auto takes to find what is hot    (1)\n"
 	"  --hbm-nodes NODES  these nodes are the HBM: \"1\", \"2-3\", \"!0\"; \"\" for "
 	"none\n"
@@ -61,9 +62,10 @@ static const char help[] =
 	"SIZE is a number of bytes, or one with a suffix K, M, G or T (powers of 1024).\n"
 	"Each option sets an environment variable, which is used where the option is "
 	"not\n"
-	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_MANAGE, FERRY_HBM_LIMIT, "
-	"FERRY_HBM_WEIGHT,\n"
-	"FERRY_OVERHEAD, FERRY_HBM_NODES, FERRY_HUGE, FERRY_STATS.\n"
+	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_MANAGE, FERRY_HBM_LIMIT,\n"
+	"FERRY_HBM_WEIGHT, FERRY_MOVE_LIMIT, FERRY_OVERHEAD, FERRY_HBM_NODES, "
+	"FERRY_HUGE,\n"
+	"FERRY_STATS.\n"
 	"Programs that PROGRAM starts inherit them.\n"
 	"\n"
 	"Exit status: PROGRAM's; 127 if it is not found, 126 if it cannot be executed,\n"
@@ -82,6 +84,7 @@ static const struct {
 	{"manage", "FERRY_MANAGE", required_argument},
 	{"hbm-limit", "FERRY_HBM_LIMIT", required_argument},
 	{"hbm-weight", "FERRY_HBM_WEIGHT", required_argument},
+	{"move-limit", "FERRY_MOVE_LIMIT", required_argument},
 	{"overhead", "FERRY_OVERHEAD", required_argument},
 	{"hbm-nodes", "FERRY_HBM_NODES", required_argument},
 	{"huge", "FERRY_HUGE", required_argument},

@@ -38,6 +38,7 @@ static const struct config defaults = {
 	.manage = MANAGE_HEAP | MANAGE_MMAP,
 	.hbm_limit = UINT64_MAX,
 	.engine = ENGINE_AUTO,
+	.move_limit = UINT64_MAX,
 	.overhead = 1,
 };
 
@@ -181,6 +182,17 @@ static const char *set_overhead(struct config *config, const char *value)
 		       : NULL;
 }
 
+static const char *set_move_limit(struct config *config, const char *value)
+{
+	uint64_t bytes;
+
+	if (config_parse_size(value, &bytes) || bytes < MOVE_LIMIT_LEAST ||
+	    bytes > INT64_MAX)
+		return "64K or more, in bytes or with a suffix K, M, G or T";
+	config->move_limit = bytes;
+	return NULL;
+}
+
 static const char *set_hbm_weight(struct config *config, const char *value)
 {
 	return parse_number(value, HBM_WEIGHT_MOST, &config->hbm_weight)
@@ -210,6 +222,7 @@ static const struct {
 	{"FERRY_OVERHEAD", set_overhead},
 	{"FERRY_HBM_WEIGHT", set_hbm_weight},
 	{"FERRY_MANAGE", set_manage},
+	{"FERRY_MOVE_LIMIT", set_move_limit},
 };
 
 /* Like getenv(3), which may not work yet. */

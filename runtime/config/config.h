@@ -9,6 +9,8 @@
  *                    threshold takes 16K or more
  *   FERRY_MANAGE     which memory is placed at all: a list of heap, mmap, static
  *                                                            (default heap,mmap)
+ *   FERRY_MOVE_LIMIT SIZE: most bytes a second that auto moves
+ *                                                            (default none)
  *   FERRY_OVERHEAD   1 to 100: percent of a CPU that auto may take to find out
  *                    what is hot                             (default 1)
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
@@ -48,7 +50,8 @@ enum policy_kind {
  * tier. */
 #define THRESHOLD_LEAST ((size_t)16 << 10)
 
-#define HBM_WEIGHT_MOST 10000
+#define HBM_WEIGHT_MOST  10000
+#define MOVE_LIMIT_LEAST ((uint64_t)64 << 10)
 
 enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_RELOCATE, ENGINE_SYSCALL };
 
@@ -64,6 +67,7 @@ struct config {
 	const char *hbm_nodes;   /* unparsed, NULL: not set */
 	enum huge_mode huge;
 	enum engine_choice engine;
+	uint64_t move_limit;   /* bytes a second, a page or more; UINT64_MAX: none */
 	unsigned int overhead; /* percent of a CPU, 1 to 100 */
 	bool stats;
 };

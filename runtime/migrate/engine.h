@@ -67,6 +67,14 @@ struct engine {
 	void (*move)(struct batch *batch);
 
 	/*
+	 * Moves two batches, the first @out of a node that the second one's, @in,
+	 * goes to, in turns of short pieces: so neither node needs room for a
+	 * batch. Otherwise as move(). 0; or -EOPNOTSUPP, also by being NULL, with
+	 * nothing done: then they are moved one after the other.
+	 */
+	int (*exchange)(struct batch *out, struct batch *in);
+
+	/*
 	 * Starts a batch without waiting for it; reap() gives it back. 0;
 	 * -EAGAIN when it cannot be taken now though others are in flight;
 	 * -EOPNOTSUPP when the engine has only move(), which the worker then

@@ -34,7 +34,7 @@
 static struct {
 	int fd;
 	uintptr_t limit; /* the module takes addresses below it only */
-	bool has_ring;
+	bool has_ring, can_exchange;
 	struct io_uring ring;
 	const struct engine *huge; /* what moves huge pages */
 	int both; /* epoll of the ring and of that engine; -1: the ring is enough */
@@ -135,6 +135,9 @@ static int check_device(const char **why, bool *uring)
 		return -EPROTO;
 	}
 	kmod.limit = find_limit();
+	kmod.can_exchange = info.features & FERRY_FEATURE_EXCHANGE &&
+			    info.max_ranges >= 2 * BATCH_PIECES &&
+			    info.max_bytes >= 2 * BATCH_BYTES;
 	*uring = info.features & FERRY_FEATURE_URING;
 	return 0;
 }
@@ -398,6 +401,67 @@ static void kmod_move(struct batch *batch)
 	call_end(call);
 }
 
+/* ---- exchange ----------------------------------------------------------- */
+
+/* Two calls' ranges in one request. */
+struct joint {
+	struct ferry_ioc_range range[2 * BATCH_PIECES];
+	struct ferry_ioc_result result[2 * BATCH_PIECES];
+};
+
+/* Carries out what two calls ask for; each gets its results. */
+static int joint_ioctl(struct joint *joint, struct call *one, struct call *other)
+{
+	uint32_t first = one->arg.nr_ranges, second = other->arg.nr_ranges;
+	struct ferry_ioc_migrate arg = one->arg;
+	int done;
+
+	memcpy(joint->range, one->range, first * sizeof(joint->range[0]));
+	memcpy(joint->range + first, other->range, second * sizeof(joint->range[0]));
+	arg.flags = FERRY_MIGRATE_EXCHANGE;
+	arg.nr_ranges = first + second;
+	arg.ranges = (uintptr_t)joint->range;
+	arg.results = (uintptr_t)joint->result;
+	done = ioctl(kmod.fd, FERRY_IOC_MIGRATE, &arg);
+	if (done < 0)
+		return -errno;
+	memcpy(one->result, joint->result, first * sizeof(joint->result[0]));
+	memcpy(other->result, joint->result + first, second * sizeof(joint->result[0]));
+	return done;
+}
+
+static int kmod_exchange(struct batch *out, struct batch *in)
+{
+	struct joint *joint = malloc(sizeof(*joint));
+	struct call *one, *other;
+	bool more = true;
+
+	clip(out);
+	clip(in);
+	one = call_make(out);
+	other = call_make(in);
+	if (!kmod.can_exchange || !joint || !one || !other || !out->count || !in->count) {
+		free(joint);
+		free(one);
+		free(other);
+		return -EOPNOTSUPP;
+	}
+	while (more) {
+		int done = joint_ioctl(joint, one, other);
+
+		more = call_settle(one, out, done);
+		more |= call_settle(other, in, done);
+	}
+	if (one->huge.count)
+		kmod.huge->move(&one->huge);
+	if (other->huge.count)
+		kmod.huge->move(&other->huge);
+	call_end(one);
+	call_end(other);
+	free(joint);
+	return 0;
+}
+
 /* ---- asynchronously ----------------------------------------------------- */
 
 static int kmod_start(struct batch *batch)
@@ -517,6 +581,7 @@ const struct engine engine_kmod = {
 	.open = kmod_open,
 	.forget = kmod_forget,
 	.move = kmod_move,
+	.exchange = kmod_exchange,
 	.start = kmod_start,
 	.reap = kmod_reap,
 	.wait_fd = kmod_wait_fd,

@@ -63,9 +63,10 @@ static struct {
 	struct span *span; /* managed memory, whole blocks */
 	size_t spans, room;
 	uint64_t interval;
-	uint64_t stirring;  /* pages in the last round */
-	int64_t budget;     /* CPU time that may be used now, in ns */
-	uint64_t budget_at; /* when that was found */
+	uint64_t stirring;   /* pages in the last round */
+	int64_t move_budget; /* bytes that may be moved now */
+	int64_t budget;      /* CPU time that may be used now, in ns */
+	uint64_t budget_at;  /* when that was found */
 	uint64_t cpu_ns, move_ns;
 	bool complained; /* stays in a forked child */
 
@@ -240,11 +241,18 @@ static int64_t budget_most(void)
 static void earn(void)
 {
 	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	double passed = (double)(now - own.budget_at);
 
 	own.budget += (int64_t)((now - own.budget_at) / 100 * options.config->overhead);
 	own.budget_at = now;
 	if (own.budget > budget_most())
 		own.budget = budget_most();
+	if (options.config->move_limit == UINT64_MAX)
+		return;
+	/* What is not used of the last second is used up. */
+	own.move_budget += (int64_t)((double)options.config->move_limit * passed / 1e9);
+	if (own.move_budget > (int64_t)options.config->move_limit)
+		own.move_budget = (int64_t)options.config->move_limit;
 }
 
 /* How long to wait until the budget is not overdrawn any more. */
@@ -300,6 +308,23 @@ static int watch_memory(bool hinted)
 			   (uint64_t)(own.budget > 0 ? own.budget : 0) / ROUND_PART);
 }
 
+/* Moves what is to be moved, within the limits. */
+static int place_memory(struct placer_result *result)
+{
+	const uint64_t rate = options.config->move_limit;
+	struct placer_limits limits = {hbm_limit(), MOVE_NS, UINT64_MAX};
+	int err;
+
+	if (rate != UINT64_MAX)
+		limits.move_pages =
+			own.move_budget > 0 ? (uint64_t)own.move_budget / PAGE_BYTES : 0;
+	err = placer_round(&own.placer, &own.watch, &own.heat, own.span, own.spans,
+			   &limits, result);
+	if (!err)
+		own.move_budget -= (int64_t)(result->moved * PAGE_BYTES);
+	return err;
+}
+
 /* 0, or -errno: nothing can be done any more. */
 static int round_of_work(void)
 {
@@ -315,8 +340,7 @@ static int round_of_work(void)
 	if (!err)
 		err = watch_memory(hinted);
 	if (!err)
-		err = placer_round(&own.placer, &own.watch, &own.heat, own.span,
-				   own.spans, hbm_limit(), MOVE_NS, &result);
+		err = place_memory(&result);
 	if (err)
 		return err;
 	if (!hinted)

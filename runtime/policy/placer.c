@@ -477,12 +477,68 @@ static uint64_t move(struct placer *placer, const struct placer_moves *moves)
 	return result.moved;
 }
 
+/* Moves a batch; the pages moved. */
+static uint64_t move_batch(struct placer *placer, struct batch *batch)
+{
+	placer->engine->move(batch);
+	return batch->result.moved;
+}
+
+/*
+ * Demotions and promotions in turns, so that room for the latter need not be
+ * there before; what one of them has more of follows.
+ */
+static void exchange(struct placer *placer, struct plan *out, struct plan *in,
+		     uint64_t *demoted, uint64_t *promoted)
+{
+	struct batch from = {0}, to = {0};
+	struct ferry_result rest;
+
+	while (plan_next(out, &from)) {
+		if (!plan_next(in, &to)) {
+			*demoted += move_batch(placer, &from);
+			break;
+		}
+		if (placer->engine->exchange(&from, &to)) {
+			move_batch(placer, &from);
+			move_batch(placer, &to);
+		}
+		*demoted += from.result.moved;
+		*promoted += to.result.moved;
+	}
+	worker_run(placer->engine, out, &rest);
+	*demoted += rest.moved;
+	worker_run(placer->engine, in, &rest);
+	*promoted += rest.moved;
+}
+
+static void move_both(struct placer *placer, uint64_t *demoted, uint64_t *promoted)
+{
+	const struct placer_moves *demotions = &placer->memory->demotions;
+	const struct placer_moves *promotions = &placer->memory->promotions;
+	struct plan out, in;
+
+	if (placer->engine->exchange && demotions->count && promotions->count &&
+	    !plan_make(&out, demotions->range, demotions->count)) {
+		if (!plan_make(&in, promotions->range, promotions->count)) {
+			exchange(placer, &out, &in, demoted, promoted);
+			plan_free(&in);
+			plan_free(&out);
+			return;
+		}
+		plan_free(&out);
+	}
+	*demoted = move(placer, demotions);
+	*promoted = move(placer, promotions);
+}
+
 static void carry_out(struct placer *placer, struct placer_result *result)
 {
 	uint64_t began = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
-	uint64_t demoted = move(placer, &placer->memory->demotions);
-	uint64_t promoted = move(placer, &placer->memory->promotions);
-	uint64_t took = now_ns(CLOCK_MONOTONIC) - began;
+	uint64_t demoted = 0, promoted = 0, took;
+
+	move_both(placer, &demoted, &promoted);
+	took = now_ns(CLOCK_MONOTONIC) - began;
 
 	result->moved = demoted + promoted;
 	result->ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
@@ -523,7 +579,7 @@ int placer_remember(struct placer *placer, const struct watch *watch, struct hea
 }
 
 int placer_round(struct placer *placer, const struct watch *watch, struct heat *heat,
-		 const struct span *span, size_t n, uint64_t limit, uint64_t move_ns,
+		 const struct span *span, size_t n, const struct placer_limits *limits,
 		 struct placer_result *result)
 {
 	uint64_t most = FIRST_MOST;
@@ -533,15 +589,17 @@ int placer_round(struct placer *placer, const struct watch *watch, struct heat *
 	if (err)
 		return err;
 	if (placer->pages_per_ns > 0)
-		most = (uint64_t)(placer->pages_per_ns * (double)move_ns);
+		most = (uint64_t)(placer->pages_per_ns * (double)limits->move_ns);
 	if (most < LEAST_MOST)
 		most = LEAST_MOST;
+	if (most > limits->move_pages)
+		most = limits->move_pages;
 	placer->rounds++;
 	look(placer, heat, span, n);
 	for (int i = 0; i < placer->memory->pools; i++)
 		planner_begin(&placer->memory->pool[i].planner);
 	for_each_unit(placer, watch, heat, span, n, add_unit);
-	decide(placer, limit, most, result);
+	decide(placer, limits->hbm_bytes, most, result);
 	placer->memory->demotions.count = placer->memory->promotions.count = 0;
 	for_each_unit(placer, watch, heat, span, n, pick_unit);
 	carry_out(placer, result);

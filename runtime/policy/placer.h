@@ -2,7 +2,8 @@
 /*
  * Placing memory: what heat tells and where the kernel says pages are become
  * units for the planner, and its decisions become moves, which an engine
- * carries out: demotions first, so that there is room for the promotions.
+ * carries out: demotions ahead of promotions, in turns where it can exchange, so
+ * that there is room for these.
  *
  * Each HBM node is a pool with a planner of its own: what is in it, and what is
  * on the DDR nodes it is the nearest to.
@@ -58,12 +59,17 @@ struct placer_result {
 	uint64_t ns;              /* of CPU time of this thread that moving took */
 };
 
+struct placer_limits {
+	uint64_t hbm_bytes;  /* that may be filled; UINT64_MAX: all that there is */
+	uint64_t move_ns;    /* about so long moving may take */
+	uint64_t move_pages; /* and so many pages it may move */
+};
+
 /*
- * Plans for the memory of @n spans and moves what is to be moved, for about
- * @move_ns. @limit: most bytes of HBM. 0 or -ENOMEM.
+ * Plans for the memory of @n spans and moves what is to be moved. 0 or -ENOMEM.
  */
 int placer_round(struct placer *placer, const struct watch *watch, struct heat *heat,
-		 const struct span *span, size_t n, uint64_t limit, uint64_t move_ns,
+		 const struct span *span, size_t n, const struct placer_limits *limits,
 		 struct placer_result *result);
 
 /*

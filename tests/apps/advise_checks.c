@@ -4,9 +4,10 @@
  * where they say, as the kernel tells, while the memory is written; and that
  * advice ends with the memory.
  *
- * usage: advise_checks auto|blind|once [ferry]
+ * usage: advise_checks auto|blind|slow|once [ferry]
  *   auto   memory is the policy auto's, with an HBM limit of 48 MiB
  *   blind  likewise, and nothing tells what is hot
+ *   slow   likewise, and no more than 4 MiB are moved in a second
  *   once   it is not: advice moves it once
  *   ferry  allocate with ferry_malloc(), else with malloc()
  */
@@ -216,6 +217,17 @@ static void blind(void)
 	check(comes(part(8), 4 * PART, true, 9), "it is in HBM");
 }
 
+/* What may be moved in a second bounds it from above, however slow the machine is. */
+static void slow(void)
+{
+	time_t start = time(NULL);
+
+	check(!ferry_advise(part(8), 4 * PART, FERRY_ADVICE_WILL_NEED), "will need");
+	check(comes(part(8), 4 * PART, true, -1), "it is in HBM");
+	check(time(NULL) - start >= (time_t)(4 * PART / (4 * MIB)) - 2,
+	      "it took its time");
+}
+
 /* ---- other memory -------------------------------------------------------- */
 
 static void moved_once(void)
@@ -251,6 +263,8 @@ int main(int argc, char **argv)
 		phases();
 	} else if (!strcmp(argv[1], "blind")) {
 		blind();
+	} else if (!strcmp(argv[1], "slow")) {
+		slow();
 	} else {
 		moved_once();
 	}

@@ -72,6 +72,7 @@ refused() {
 }
 refused '--overhead: FERRY_OVERHEAD="0".*1 to 100' "$ferry" run --overhead 0
 refused '--overhead: FERRY_OVERHEAD="5%".*1 to 100' "$ferry" run --overhead 5%
+refused '--move-limit: FERRY_MOVE_LIMIT="1K".*64K or more' "$ferry" run --move-limit 1K
 refused '--manage: FERRY_MANAGE="heap,".*heap, mmap and static' "$ferry" run --manage heap,
 refused '--manage: FERRY_MANAGE="all".*heap, mmap and static' "$ferry" run --manage all
 refused '--policy: FERRY_POLICY="fast".*ddr, hbm, interleave, threshold or auto' "$ferry" run --policy fast

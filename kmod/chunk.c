@@ -7,7 +7,8 @@
  *   1. scans the page table and decides for each page what to do with it,
  *   2. has as many pages on the target ready as it needs,
  *   3. hands runs of pages to migrate_vma_setup(), which unmaps and locks them,
- *      has those that should move copied, and lets migrate_vma finish.
+ *      and then, a few pages at a time, has those that should move copied, and
+ *      lets migrate_vma finish.
  * Pages that could not be had are left PENDING for another pass.
  *
  * migrate_vma takes all pages of the range it is given, and a page that is
@@ -331,10 +332,9 @@ static struct page *take_locked(struct ferry_chunk *chunk)
 }
 
 /* Does the new place of a page need content? A hole's may have it already. */
-static bool needs_copy(const struct ferry_chunk *chunk, unsigned int i)
+static bool needs_copy(const struct page *old)
 {
-	return migrate_pfn_to_page(chunk->src[i]) ||
-	       !want_init_on_alloc(GFP_HIGHUSER_MOVABLE);
+	return old || !want_init_on_alloc(GFP_HIGHUSER_MOVABLE);
 }
 
 /* Take back the new places of pages that could not be copied. */
@@ -344,30 +344,32 @@ static void forget_lost(struct ferry_chunk *chunk, unsigned int first,
 	unsigned int i, next = 0;
 
 	for (i = first; i < end; i++)
-		if (chunk->dst[i] && needs_copy(chunk, i) &&
+		if (chunk->dst[i] &&
+		    needs_copy(migrate_pfn_to_page(chunk->src[i])) &&
 		    !chunk->copy.dst[next++])
 			chunk->dst[i] = 0;
 }
 
-/* Give the pages of a run their new places, and copy them there. */
-static bool fill_run(struct ferry_chunk *chunk, unsigned int first,
-		     unsigned int end)
+/* Give pages of a run their new places, and copy them there. */
+static bool fill_places(struct ferry_chunk *chunk, unsigned int first,
+			unsigned int end)
 {
 	bool filled = false;
 	unsigned int i;
 
 	for (i = first; i < end; i++) {
-		struct page *new, *old = migrate_pfn_to_page(chunk->src[i]);
+		struct page *new, *old;
 
 		if (!(chunk->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
+		old = migrate_pfn_to_page(chunk->src[i]);
 		if (old ? !may_move(chunk, i, old) :
 			  chunk->action[i] != ACTION_FILL)
 			continue;
 		new = take_locked(chunk);
 		if (!new)
 			break;
-		if (needs_copy(chunk, i))
+		if (needs_copy(old))
 			ferry_copy_add(&chunk->copy, new, old);
 		chunk->dst[i] = migrate_pfn(page_to_pfn(new));
 		filled = true;
@@ -377,18 +379,32 @@ static bool fill_run(struct ferry_chunk *chunk, unsigned int first,
 	return filled;
 }
 
-static void settle_run(struct ferry_chunk *chunk, unsigned int first,
-		       unsigned int end)
+/*
+ * Note which pages have moved. Each old one is held until all are unmapped, so
+ * that they are freed together: one by one they cost the allocator more.
+ * Returns how many those are.
+ */
+static unsigned int settle_pages(struct ferry_chunk *chunk, unsigned int first,
+				 unsigned int end)
 {
-	unsigned int i;
+	unsigned int i, freed = 0;
 
 	for (i = first; i < end; i++) {
+		struct page *old;
+
 		if (!(chunk->dst[i] & MIGRATE_PFN_VALID) ||
 		    !(chunk->src[i] & MIGRATE_PFN_MIGRATE))
 			continue;
-		chunk->outcome[i] = chunk->action[i] == ACTION_MOVE ?
-				    FERRY_MOVED : FERRY_POPULATED;
+		if (chunk->action[i] == ACTION_FILL) {
+			chunk->outcome[i] = FERRY_POPULATED;
+			continue;
+		}
+		chunk->outcome[i] = FERRY_MOVED;
+		old = migrate_pfn_to_page(chunk->src[i]);
+		get_page(old);
+		chunk->freed[freed++] = old;
 	}
+	return freed;
 }
 
 /* Of an exchange: count the pages that migrate_vma_finalize() will free. */
@@ -422,6 +438,38 @@ static bool marks_left(const struct ferry_chunk *chunk, unsigned int first,
 	return false;
 }
 
+/*
+ * Bring pages of a run, unmapped by migrate_vma_setup(), to their new places or
+ * back. Of a run any part can be finished by itself: what is left to do to a
+ * page by migrate_vma_pages() and _finalize() depends on no other.
+ */
+static void finish_pages(struct ferry_chunk *chunk,
+			 const struct migrate_vma *run, unsigned int first,
+			 unsigned int end)
+{
+	struct migrate_vma args = {
+		.vma = run->vma,
+		.start = chunk->start + (first << PAGE_SHIFT),
+		.end = chunk->start + (end << PAGE_SHIFT),
+		.src = chunk->src + first,
+		.dst = chunk->dst + first,
+		.npages = end - first,
+		.flags = run->flags,
+	};
+
+	unsigned int freed = 0;
+
+	if (fill_places(chunk, first, end)) {
+		migrate_vma_pages(&args);
+		freed = settle_pages(chunk, first, end);
+		if (chunk->vacating)
+			count_vacated(chunk, first, end);
+	}
+	migrate_vma_finalize(&args);
+	if (freed)
+		release_pages(chunk->freed, freed);
+}
+
 static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 			unsigned int first, unsigned int end)
 {
@@ -433,6 +481,7 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 		.dst = chunk->dst + first,
 		.flags = MIGRATE_VMA_SELECT_SYSTEM,
 	};
+	unsigned int stop;
 	int err;
 
 	ferry_flush_mark(&chunk->marks, vma, args.start, args.end);
@@ -441,14 +490,10 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 		ferry_flush_restore(&chunk->marks);
 	if (WARN_ON_ONCE(err))
 		return;
-
-	if (fill_run(chunk, first, end)) {
-		migrate_vma_pages(&args);
-		settle_run(chunk, first, end);
-		if (chunk->vacating)
-			count_vacated(chunk, first, end);
+	for (end = first + args.npages; first < end; first = stop) {
+		stop = first + ferry_copy_step(&chunk->copy, end - first);
+		finish_pages(chunk, &args, first, stop);
 	}
-	migrate_vma_finalize(&args);
 }
 
 /**

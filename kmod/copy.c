@@ -13,13 +13,17 @@
  * so nothing here waits for memory.
  */
 #include <linux/highmem.h>
+#include <linux/minmax.h>
 #include <linux/moduleparam.h>
 #include <linux/timekeeping.h>
 
 #include "ferry.h"
 
+/* 128 KiB: as many as are copied without preemption, see copy_stream.c */
+#define STEP_PAGES 32U
+
 static struct ferry_param copy_threshold = {
-	.value = SZ_512K, .min = PAGE_SIZE, .max = FERRY_CHUNK_BYTES,
+	.value = SZ_128K, .min = PAGE_SIZE, .max = FERRY_CHUNK_BYTES,
 };
 
 module_param_cb(copy_threshold, &ferry_param_ops, &copy_threshold, 0644);
@@ -67,22 +71,6 @@ void ferry_copy_begin(struct ferry_copy *copy)
 }
 
 /**
- * ferry_copy_add() - add a page to those that are to be copied
- * @copy: the others; FERRY_CHUNK_PAGES at most between two ferry_copy_run()
- * @dst: where to; locked, with one reference
- * @src: where from, or NULL for zeros
- */
-void ferry_copy_add(struct ferry_copy *copy, struct page *dst,
-		    struct page *src)
-{
-	copy->dst[copy->nr] = dst;
-	copy->src[copy->nr] = src;
-	copy->nr++;
-	if (src)
-		copy->bytes += PAGE_SIZE;
-}
-
-/**
  * ferry_copy_pages() - have this CPU copy a part of the pages
  * @copy: the pages
  * @first: the first one
@@ -99,6 +87,27 @@ void ferry_copy_pages(const struct ferry_copy *copy, unsigned int first,
 		else
 			clear_highpage(copy->dst[first]);
 	}
+}
+
+/**
+ * ferry_copy_step() - how many pages of a run are copied in one step
+ * @copy: says who copies
+ * @nr: length of the run
+ *
+ * All of them where others share the work. Where this CPU copies alone, few:
+ * then those are given back to the application before the next are copied.
+ *
+ * Return: number of pages, @nr at most.
+ */
+unsigned int ferry_copy_step(const struct ferry_copy *copy, unsigned int nr)
+{
+	bool others = copy->dma || ferry_parallel_supported();
+
+	if (copy->mode == FERRY_COPY_CPU || !others ||
+	    (copy->mode == FERRY_COPY_AUTO &&
+	     nr << PAGE_SHIFT < ferry_param(&copy_threshold)))
+		return min(nr, STEP_PAGES);
+	return nr;
 }
 
 static enum ferry_copy_mode choose(const struct ferry_copy *copy)

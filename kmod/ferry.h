@@ -288,12 +288,27 @@ struct ferry_copy {
 void ferry_copy_open(struct ferry_copy *copy, u32 mode, u64 bytes);
 void ferry_copy_close(struct ferry_copy *copy);
 void ferry_copy_begin(struct ferry_copy *copy);
-void ferry_copy_add(struct ferry_copy *copy, struct page *dst,
-		    struct page *src);
+unsigned int ferry_copy_step(const struct ferry_copy *copy, unsigned int nr);
 bool ferry_copy_run(struct ferry_copy *copy);
 void ferry_copy_run_here(struct ferry_copy *copy);
 void ferry_copy_pages(const struct ferry_copy *copy, unsigned int first,
 		      unsigned int end);
+
+/**
+ * ferry_copy_add() - add a page to those that are to be copied
+ * @copy: the others; FERRY_CHUNK_PAGES at most between two ferry_copy_run()
+ * @dst: where to; locked, with one reference
+ * @src: where from, or NULL for zeros
+ */
+static inline void ferry_copy_add(struct ferry_copy *copy, struct page *dst,
+				  struct page *src)
+{
+	copy->dst[copy->nr] = dst;
+	copy->src[copy->nr] = src;
+	copy->nr++;
+	if (src)
+		copy->bytes += PAGE_SIZE;
+}
 
 bool ferry_stream_pages(const struct ferry_copy *copy, unsigned int first,
 			unsigned int end);
@@ -341,6 +356,7 @@ enum ferry_outcome {
  * @pfn: page frame the current pass means to move
  * @src: migrate_vma's view of the pages
  * @dst: migrate_vma's view of their new places
+ * @freed: pages that have moved, and are to be freed
  * @locked_at: when mmap_lock was last taken
  * @stall_ns: time mmap_lock was held
  * @marks: entries marked by flush.c
@@ -366,6 +382,7 @@ struct ferry_chunk {
 	unsigned long pfn[FERRY_CHUNK_PAGES];
 	unsigned long src[FERRY_CHUNK_PAGES];
 	unsigned long dst[FERRY_CHUNK_PAGES];
+	struct page *freed[FERRY_CHUNK_PAGES];
 	u64 locked_at;
 	u64 stall_ns;
 	struct ferry_marks marks;

@@ -35,8 +35,14 @@
  */
 static struct kmem_cache *chunk_cache;
 
+/*
+ * Who touches a page of a chunk waits for it, so how long a chunk is makes how
+ * often an application waits, and how long. With 64 pages that is seldom enough
+ * and short; with fewer, what is done for a chunk as a whole (two TLB shootdowns,
+ * the caches of the LRU lists drained) would begin to count.
+ */
 static struct ferry_param chunk_bytes = {
-	.value = FERRY_CHUNK_BYTES, .min = SZ_64K, .max = FERRY_CHUNK_BYTES,
+	.value = SZ_256K, .min = SZ_64K, .max = FERRY_CHUNK_BYTES,
 	.power_of_two = true,
 };
 

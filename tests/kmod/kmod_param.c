@@ -11,8 +11,8 @@
 #include "kmod_test.h"
 
 static const char *const defaults[][2] = {
-	{"workers", "0"},        {"chunk_bytes", "2097152"},
-	{"max_in_flight", "16"}, {"copy_threshold", "524288"},
+	{"workers", "0"},        {"chunk_bytes", "262144"},
+	{"max_in_flight", "16"}, {"copy_threshold", "131072"},
 	{"dma_channels", "0"},   {"streaming_copy", "1"},
 };
 

@@ -5,6 +5,7 @@
  * counted while they are and not afterwards; and that the tracepoints, switched
  * on through tracefs, show a batch with its chunks. Single-threaded.
  */
+#include "kmod_param.h"
 #include "kmod_test.h"
 #include "kmod_uring.h"
 
@@ -149,9 +150,11 @@ static void work(void)
 
 	madvise(mem, len, MADV_NOHUGEPAGE);
 	kt_fill_on(mem, len, kt.ddr, SEED);
+	kt_ferry_set("chunk_bytes", "2097152");
 	old = stats_now();
 	KT_EXPECT_EQ(kt_migrate(mem, len, kt.hbm, 0, NULL), len / kt.page);
 	now = stats_now();
+	kt_param_reset();
 	KT_EXPECT_EQ(now.batches - old.batches, 1);
 	KT_EXPECT_EQ(now.chunks - old.chunks, 3);
 	KT_EXPECT_EQ(now.copy_bytes - old.copy_bytes, len);
@@ -256,6 +259,7 @@ static void tracepoints(void)
 		kt_skip("no tracefs: %m");
 	rmdir(EVENTS);
 	KT_REQUIRE(mkdir(EVENTS, 0700) == 0, EVENTS ": %m");
+	kt_ferry_set("chunk_bytes", "2097152");
 	madvise(mem, 3 * KT_HUGE, MADV_NOHUGEPAGE);
 	kt_fill_on(mem, KT_HUGE + 8 * kt.page, kt.ddr, SEED);
 	kt_fill_on(mem + 2 * KT_HUGE, 4 * kt.page, kt.hbm, SEED);
@@ -265,6 +269,7 @@ static void tracepoints(void)
 	ret = kt_migrate(mem, len, kt.hbm, 0, NULL);
 	tracing("0");
 	kt_migrate(mem, kt.page, kt.ddr, 0, NULL); /* nor this */
+	kt_param_reset();
 
 	trace = fopen(EVENTS "/trace", "re");
 	KT_REQUIRE(trace, "trace: %m");

@@ -82,15 +82,19 @@ static void sort(void *base, size_t n, size_t size,
 		}
 }
 
+/* Would a part of @claim that begins at @start be one with @last? */
+static bool joins(const struct piece *last, uintptr_t start, const struct claim *claim)
+{
+	return last->addr + last->len == start && last->node == claim->node &&
+	       last->flags == claim->flags;
+}
+
 /* Appends [start, end) as @claim has it, to the last part if they are one. */
 static void emit(struct plan *plan, uintptr_t start, uintptr_t end,
 		 const struct claim *claim)
 {
-	struct piece *last = plan->count ? &plan->part[plan->count - 1] : NULL;
-
-	if (last && last->addr + last->len == start && last->node == claim->node &&
-	    last->flags == claim->flags) {
-		last->len += end - start;
+	if (plan->count && joins(&plan->part[plan->count - 1], start, claim)) {
+		plan->part[plan->count - 1].len += end - start;
 		return;
 	}
 	plan->part[plan->count++] = (struct piece){

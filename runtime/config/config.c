@@ -22,6 +22,7 @@ static const char *const policy_names[] = {
 static const char *const engine_names[] = {
 	[ENGINE_AUTO] = "auto",
 	[ENGINE_KMOD] = "kmod",
+	[ENGINE_KMOD_RELOCATE] = "kmod+relocate",
 	[ENGINE_RELOCATE] = "relocate",
 	[ENGINE_SYSCALL] = "syscall",
 };
@@ -158,7 +159,7 @@ static const char *set_engine(struct config *config, const char *value)
 	int found = find_name(value, engine_names, ENGINE_SYSCALL + 1);
 
 	if (found < 0)
-		return "auto, kmod, relocate or syscall";
+		return "auto, kmod, kmod+relocate, relocate or syscall";
 	config->engine = (enum engine_choice)found;
 	return NULL;
 }

@@ -53,7 +53,13 @@ enum policy_kind {
 #define HBM_WEIGHT_MOST  10000
 #define MOVE_LIMIT_LEAST ((uint64_t)64 << 10)
 
-enum engine_choice { ENGINE_AUTO, ENGINE_KMOD, ENGINE_RELOCATE, ENGINE_SYSCALL };
+enum engine_choice {
+	ENGINE_AUTO,
+	ENGINE_KMOD,
+	ENGINE_KMOD_RELOCATE, /* the latter for huge pages */
+	ENGINE_RELOCATE,
+	ENGINE_SYSCALL,
+};
 
 /* What FERRY_MANAGE names. */
 enum { MANAGE_HEAP = 1 << 0, MANAGE_MMAP = 1 << 1, MANAGE_STATIC = 1 << 2 };

@@ -71,78 +71,91 @@ static void register_fork(void)
 
 /* ---- the engine --------------------------------------------------------- */
 
-/* Engines that may be demanded and not be had. */
-static const struct engine *demanded(enum engine_choice choice)
+/* Notes that what was demanded cannot be had, because of chosen.why. */
+static void refuse(const char *demanded)
 {
-	if (choice == ENGINE_KMOD)
-		return &engine_kmod;
-	return choice == ENGINE_RELOCATE ? &engine_relocate : NULL;
-}
-
-static void choose_demanded(const struct engine *engine)
-{
-	if (!engine->open(&chosen.why)) {
-		chosen.engine = engine;
-		return;
-	}
+	chosen.engine = NULL;
 	chosen.error = -ENODEV;
 	if (!chosen.complained)
 		fprintf(stderr,
 			"ferry: FERRY_ENGINE=%s cannot be had: %s; nothing will be moved "
-			"(allowed: auto, kmod, relocate, syscall)\n",
-			engine->name, chosen.why);
+			"(allowed: auto, kmod, kmod+relocate, relocate, syscall)\n",
+			demanded, chosen.why);
 	chosen.complained = true;
 }
 
-/*
- * The module leaves huge pages alone. Relocation must know of all who hold a
- * page, or their data is at risk; nobody asked for that risk.
- */
-static const struct engine *choose_huge(enum engine_choice choice, const char **why)
+static void demand(const struct engine *engine, const char *demanded)
 {
-	int err;
+	if (engine->open(&chosen.why))
+		refuse(demanded);
+	else
+		chosen.engine = engine;
+}
 
-	if (choice != ENGINE_AUTO) {
-		*why = "FERRY_ENGINE=kmod";
-		return &engine_syscall;
-	}
-	if (engine_relocate.open(why))
-		return &engine_syscall;
+/* Has engine_kmod, which is open, give huge pages to relocation. 0 or -errno. */
+static int give_to_relocate(const char **why)
+{
+	int err = engine_relocate.open(why);
+
+	if (err)
+		return err;
 	err = relocate_vouched() ? kmod_give_huge_to(&engine_relocate) : -EOPNOTSUPP;
 	if (!err)
-		return &engine_relocate;
+		return 0;
 	engine_relocate.forget();
 	*why = err == -EOPNOTSUPP ? FERRY_DEVICE_PATH
 		       ": the module does not tell which pages are held"
 				  : "no descriptor to wait for two engines with";
-	return &engine_syscall;
+	return err;
 }
 
-static void choose_among_all(enum engine_choice choice)
+static void demand_both(const char *demanded)
+{
+	demand(&engine_kmod, demanded);
+	if (chosen.error)
+		return;
+	chosen.huge = &engine_relocate;
+	if (!give_to_relocate(&chosen.huge_why))
+		return;
+	engine_kmod.forget();
+	chosen.why = chosen.huge_why;
+	refuse(demanded);
+}
+
+/*
+ * `auto` never relocates: a child that was made without fork(3) would find zeros
+ * where a granule is out, and nobody asked for that risk.
+ */
+static void choose(enum engine_choice choice)
 {
 	const char *unused;
 
-	if (demanded(choice)) {
-		choose_demanded(demanded(choice));
+	chosen.huge = &engine_syscall;
+	chosen.huge_why = "relocation is for those who ask: FERRY_ENGINE=kmod+relocate";
+	switch (choice) {
+	case ENGINE_KMOD:
+		demand(&engine_kmod, "kmod");
 		return;
-	}
-	if (choice == ENGINE_AUTO && !engine_kmod.open(&chosen.why)) {
-		chosen.engine = &engine_kmod;
+	case ENGINE_KMOD_RELOCATE:
+		demand_both("kmod+relocate");
 		return;
-	}
-	if (choice == ENGINE_SYSCALL)
+	case ENGINE_RELOCATE:
+		demand(&engine_relocate, "relocate");
+		chosen.huge = &engine_relocate;
+		chosen.huge_why = chosen.why;
+		return;
+	case ENGINE_AUTO:
+		if (!engine_kmod.open(&chosen.why)) {
+			chosen.engine = &engine_kmod;
+			return;
+		}
+		break;
+	case ENGINE_SYSCALL:
 		chosen.why = "FERRY_ENGINE=syscall";
+		break;
+	}
 	engine_syscall.open(&unused);
 	chosen.engine = &engine_syscall;
-}
-
-static void choose(enum engine_choice choice)
-{
-	choose_among_all(choice);
-	chosen.huge = chosen.engine;
-	chosen.huge_why = chosen.why;
-	if (chosen.engine == &engine_kmod)
-		chosen.huge = choose_huge(choice, &chosen.huge_why);
 }
 
 int migrate_engine(const struct engine **out, enum engine_choice choice)

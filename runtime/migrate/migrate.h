@@ -34,8 +34,7 @@
 
 /*
  * The engine in use, chosen and opened at the first call in a process:
- * @choice as configured, `auto` taking kmod where it can be opened, and then
- * relocate for what huge pages map, where all holders of a page are told. 0 and
+ * @choice as configured, `auto` taking kmod where it can be opened. 0 and
  * *@out; or -ENODEV when one is demanded and cannot be had, said once on
  * stderr. Thread-safe.
  */

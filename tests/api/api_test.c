@@ -24,13 +24,13 @@ static bool has_move(void)
 
 int api_main(int argc, char **argv, const struct kt_case *cases, size_t nr)
 {
-	static const char *const engines[] = {"kmod", "syscall", "relocate", "auto"};
+	static const char *const engines[] = {"kmod", "syscall", "relocate",
+					      "kmod+relocate"};
 	int status = 0;
 
 	if (getenv("FERRY_ENGINE"))
 		return kt_main(argc, argv, cases, nr);
 	for (int i = 0; i < 4 && !status; i++) {
-		/* Without it `auto` is `kmod`. */
 		if (i >= 2 && !has_move()) {
 			printf("FERRY_ENGINE=relocate is not for this kernel\n");
 			break;
@@ -52,12 +52,12 @@ static bool told(const char *name)
 
 bool api_engine_is(const char *name)
 {
-	return told(name) || (told("auto") && !strcmp(name, "kmod"));
+	return told(name) || (told("kmod+relocate") && !strcmp(name, "kmod"));
 }
 
 bool api_relocates(void)
 {
-	return told("relocate") || (told("auto") && has_move());
+	return told("relocate") || told("kmod+relocate");
 }
 
 struct ferry_result api_migrate(void *addr, size_t len, int node, uint32_t flags)

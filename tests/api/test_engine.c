@@ -217,6 +217,8 @@ static void choices(void **state)
 	run_with(run_kmod, "kmod", said, sizeof(said));
 	assert_int_equal(times_said("FERRY_ENGINE=kmod"), 1);
 	assert_int_equal(times_said("/dev/ferry: not there (module not loaded)"), 1);
+	run_with(run_kmod, "kmod+relocate", said, sizeof(said));
+	assert_int_equal(times_said("FERRY_ENGINE=kmod+relocate cannot be had"), 1);
 	run_with(run_relocate, "relocate", said, sizeof(said));
 	assert_int_equal(times_said("FERRY_ENGINE=relocate cannot be had"),
 			 !relocate_is_there);

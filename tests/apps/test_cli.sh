@@ -82,7 +82,7 @@ refused 'FERRY_MIN_SIZE="4K" is too small.*16K or more' "$ferry" run --policy th
 refused 'FERRY_HBM_NODES="77" names a node' "$ferry" run --hbm-nodes 77
 refused 'FERRY_HBM_NODES="\+0" is not a list' "$ferry" run --hbm-nodes +0
 refused 'FERRY_HBM_NODES="all" leaves no node for DDR' "$ferry" run --hbm-nodes all
-refused 'FERRY_ENGINE="dma".*auto, kmod, relocate or syscall' env FERRY_ENGINE=dma "$ferry" run
+refused 'FERRY_ENGINE="dma".*auto, kmod, kmod\+relocate, relocate or syscall' env FERRY_ENGINE=dma "$ferry" run
 refused '--huge: FERRY_HUGE="2M".*auto, always or never' "$ferry" run --huge 2M
 refused '--hbm-weight: FERRY_HBM_WEIGHT="0".*from 1 to 10000' "$ferry" run --hbm-weight 0
 refused 'FERRY_STATS="yes".*0 or 1' env FERRY_STATS=yes "$ferry" run

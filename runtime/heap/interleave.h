@@ -6,7 +6,7 @@
  * Where the system has given its nodes weights, the kernel does it, page by page
  * (MPOL_WEIGHTED_INTERLEAVE, Linux 6.9; the weights are the system's and not a
  * process's to set). Where it has not, and the tiers' bandwidths differ, memory
- * is cut into stripes of whole granules, each of one tier. Otherwise pages go to
+ * of the heap is cut into stripes of whole granules, each of one tier. Else pages go to
  * all nodes in turn.
  *
  * Pure functions on values but for the reading of sysfs; no allocation.

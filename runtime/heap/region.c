@@ -116,7 +116,7 @@ static int set_policy(uintptr_t addr, size_t len, int mode, const struct node_se
 }
 
 /* A stripe goes over the nodes of its tier, of which there may be several. */
-static int set_stripes(uintptr_t start, uintptr_t end, size_t size, unsigned int flags)
+static int set_stripes(uintptr_t start, uintptr_t end, size_t size)
 {
 	uintptr_t next;
 	int err = 0;
@@ -127,7 +127,7 @@ static int set_stripes(uintptr_t start, uintptr_t end, size_t size, unsigned int
 		if (next > end)
 			next = end;
 		err = set_policy(start, next - start, MPOL_INTERLEAVE,
-				 &regions[hbm ? REGION_HBM : REGION_DDR].nodes, flags);
+				 &regions[hbm ? REGION_HBM : REGION_DDR].nodes, 0);
 	}
 	return err;
 }
@@ -138,8 +138,6 @@ int region_apply_policy(void *addr, size_t len, enum region_kind kind, unsigned 
 
 	if (!has_policy || kind == REGION_METADATA)
 		return 0;
-	if (kind == REGION_INTERLEAVE && interleaved.how == INTERLEAVE_STRIPES)
-		return set_stripes((uintptr_t)addr, (uintptr_t)addr + len, len, flags);
 	return set_policy((uintptr_t)addr, len, region->mode, &region->nodes, flags);
 }
 
@@ -299,7 +297,7 @@ static bool open_bytes(struct region *region, size_t size)
 		return false;
 	if (region == &regions[REGION_AUTO])
 		prefer_hbm(start, size);
-	if (is_striped(region) && set_stripes(start, start + size, region->used_bytes, 0))
+	if (is_striped(region) && set_stripes(start, start + size, region->used_bytes))
 		return false;
 	if (mprotect((void *)start, size, PROT_READ | PROT_WRITE))
 		return false;

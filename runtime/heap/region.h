@@ -145,7 +145,9 @@ void region_uncharge(enum region_kind kind, size_t bytes);
 
 /*
  * Sets @kind's memory policy on any range of the process; @flags as mbind(2)
- * takes them. 0, also without HBM, or -errno.
+ * takes them. It stays one VMA, or the program could not mremap(2) it: where the
+ * region is striped, pages go to all nodes in turn here. Against the HBM limit they
+ * count as in the region, which is more. 0, also without HBM, or -errno.
  */
 int region_apply_policy(void *addr, size_t len, enum region_kind kind,
 			unsigned int flags);

@@ -113,6 +113,8 @@ static int make_anonymous(uintptr_t start, uintptr_t end)
 
 	if (copy == MAP_FAILED)
 		return -errno;
+	/* Interleaving moves nothing that is on one of its nodes; so before filling. */
+	region_apply_policy(copy, len, preload.mapping_kind, 0);
 	memcpy(copy, (void *)start, len);
 	if (direct_mremap(copy, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start) !=
 	    MAP_FAILED)

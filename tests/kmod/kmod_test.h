@@ -144,6 +144,11 @@ void *kt_find_map(const char *name, size_t *len);
 long kt_file_key(const char *path, const char *key);
 /* Free bytes of a node. */
 size_t kt_node_free(int node);
+/*
+ * Bytes that are free or known to have another use, which may change meanwhile:
+ * files, and the kernel's objects, of which KASAN keeps those that were freed.
+ */
+size_t kt_free_or_other(void);
 /* A file's text or one line into it; false when that cannot be. */
 bool kt_read_file(const char *path, char *text, size_t size);
 bool kt_write_file(const char *path, const char *text);

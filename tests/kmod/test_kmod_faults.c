@@ -389,10 +389,10 @@ static void storm(void)
 	writer.word = (uint64_t *)mem;
 	KT_REQUIRE(pthread_create(&thread, NULL, write_on, &writer) == 0, "no thread");
 	storm_round(&ring, req, mem, kt.hbm, &sum);
-	before = kt_node_free(kt.ddr) + kt_node_free(kt.hbm);
+	before = kt_free_or_other();
 	for (int i = 0; i < ROUNDS && !kt_failures(); i++)
 		storm_round(&ring, req, mem, i % 2 ? kt.hbm : kt.ddr, &sum);
-	after = kt_node_free(kt.ddr) + kt_node_free(kt.hbm);
+	after = kt_free_or_other();
 	atomic_store(&writer.stop, true);
 	pthread_join(thread, NULL);
 	faults_off();

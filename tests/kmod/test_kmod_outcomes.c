@@ -326,42 +326,12 @@ static void nomem(void)
 	KT_EXPECT_EQ(kt_file_key("/proc/vmstat", "oom_kill"), kills);
 }
 
-/* Pages that are free, but in the lists of CPUs; from 6.7 on that may be many. */
-static size_t in_lists_of_cpus(void)
-{
-	FILE *file = fopen("/proc/zoneinfo", "re");
-	unsigned long count;
-	size_t sum = 0;
-	char line[256];
-
-	KT_REQUIRE(file, "/proc/zoneinfo: %m");
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, " count: %lu", &count) == 1)
-			sum += count;
-	fclose(file);
-	return sum;
-}
-
-/*
- * Bytes that are free or known to have another use, which may change meanwhile:
- * files, and the kernel's objects, of which KASAN keeps those that were freed.
- */
-static size_t free_or_other(void)
-{
-	static const char *const key[] = {"MemFree", "Buffers", "Cached", "Slab"};
-	size_t sum = in_lists_of_cpus() * kt.page;
-
-	for (size_t i = 0; i < sizeof(key) / sizeof(key[0]); i++)
-		sum += (size_t)kt_file_key("/proc/meminfo", key[i]) * 1024;
-	return sum;
-}
-
 /* What was moved or populated is free again once it is unmapped. */
 static void leaks_nothing(void)
 {
 	enum { ROUNDS = 24 };
 	const size_t len = 4ul << 20; /* a leak of all would come to 96 MiB */
-	size_t before = free_or_other(), after;
+	size_t before = kt_free_or_other(), after;
 
 	for (int i = 0; i < ROUNDS; i++) {
 		char *mem = kt_alloc_on(len / 2, kt.ddr, SEED);
@@ -378,7 +348,7 @@ static void leaks_nothing(void)
 		munmap(mem, len / 2);
 		munmap(fresh, len / 2);
 	}
-	after = free_or_other();
+	after = kt_free_or_other();
 	KT_EXPECT(after + ROUNDS / 4 * len > before, "%zu kB are gone",
 		  (before - after) / 1024);
 }

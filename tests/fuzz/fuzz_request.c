@@ -319,7 +319,9 @@ static void put_results(struct fz_request *req, struct fz_rng *rng, size_t nr)
 
 		arg->result_size = sizes[fz_below(rng, 7)];
 	}
-	arg->results = answer_at(req, rng, nr * arg->result_size);
+	/* A place and no size is refused; neither of them would be to want none. */
+	arg->results = arg->result_size ? answer_at(req, rng, nr * arg->result_size)
+					: (uintptr_t)req->out;
 }
 
 /* What the struct's own fields make of it, once they are what the module sees */

@@ -5,9 +5,9 @@
  * The system call says on which node a page ended, not where it came from, and
  * it moves file pages too. So a batch is carried out in steps:
  *
- *   1. units: the private anonymous parts of its pieces become units, one for
- *      each page, or one for all pages that one huge page maps (its first
- *      address moves it whole, at a quarter of the price a page)
+ *   1. units (syscall_job.h): the private anonymous parts of its pieces become
+ *      units, one for each page, or one for all pages that one huge page maps
+ *      (its first address moves it whole, at a quarter of the price a page)
  *   2. query: which are there already, which are holes
  *   3. populate: holes, where asked for, are faulted in by the kernel under a
  *      task policy that prefers the target; they may still come out elsewhere
@@ -17,17 +17,15 @@
  * No shared state and no locking: all of a batch is in `struct job`.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/mempolicy.h>
 #include <sched.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "migrate/engine.h"
-#include "migrate/mapping.h"
 #include "migrate/pagemap.h"
+#include "migrate/syscall_job.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -35,13 +33,6 @@
 
 /* Rounds without progress after which a page is called busy. */
 #define MAX_IDLE_ROUNDS 3
-
-/*
- * Pages from which on it pays to look for huge pages: opening the page map
- * costs about what moving a page does. Without a look every page is named,
- * which is right too.
- */
-#define WORTH_A_SCAN 16
 
 /* ---- where pages are ---------------------------------------------------- */
 
@@ -92,145 +83,6 @@ static int syscall_query(uintptr_t addr, size_t len, int16_t *nodes)
 		len -= n * PAGE_BYTES;
 	}
 	return 0;
-}
-
-/* ---- units -------------------------------------------------------------- */
-
-enum outcome {
-	ELSEWHERE, /* on another node, to be moved */
-	MOVED,
-	POPULATED,
-	ALREADY,
-	BUSY,
-	NOMEM,
-	HOLE,
-	GIVEN_UP, /* because of an error: in no count */
-};
-
-/* One page, or all pages of the batch that one huge page maps. */
-struct unit {
-	uintptr_t addr;
-	uint16_t pages;
-	uint8_t outcome; /* enum outcome */
-	bool populate;   /* to be given a page if it is a hole */
-	bool was_hole;   /* and it was one */
-	bool tried;      /* a call got as far as this unit, and it stayed */
-};
-
-/*
- * A batch being worked on. The arrays have an entry for each page of the
- * batch; units take up no more, even when all are split up.
- */
-struct job {
-	int node;
-	int error;
-	int pagemap; /* /proc/self/pagemap; -1: huge pages cannot be told */
-	struct unit *unit;
-	size_t units;
-
-	/* The arguments of a system call, and which units they stand for. */
-	void **page;
-	int *target;
-	int *status;
-	uint32_t *index;
-	size_t n;
-};
-
-static void add_unit(struct job *job, uintptr_t addr, uintptr_t end, bool populate)
-{
-	job->unit[job->units++] = (struct unit){
-		.addr = addr,
-		.pages = (uint16_t)((end - addr) / PAGE_BYTES),
-		.populate = populate,
-	};
-}
-
-/* Units for [addr, end), a page each, or a granule each where it is @huge. */
-static void add_run(struct job *job, uintptr_t addr, uintptr_t end, bool huge,
-		    bool populate)
-{
-	while (addr < end) {
-		uintptr_t stop = huge ? granule_end(addr) : addr + PAGE_BYTES;
-
-		if (stop > end)
-			stop = end;
-		add_unit(job, addr, stop, populate);
-		addr = stop;
-	}
-}
-
-/* Units for a part of a piece that is one mapping. */
-static void add_mapped(struct job *job, uintptr_t addr, uintptr_t end, bool populate)
-{
-	struct huge_run run[PAGEMAP_RUNS];
-
-	while (addr < end && job->pagemap >= 0) {
-		uintptr_t walked;
-		int found = pagemap_huge_runs(job->pagemap, addr, end, run, &walked);
-
-		if (found < 0) {
-			/* Linux before 6.7 */
-			close(job->pagemap);
-			job->pagemap = -1;
-			break;
-		}
-		for (int i = 0; i < found; i++) {
-			add_run(job, addr, run[i].start, false, populate);
-			add_run(job, run[i].start, run[i].end, true, populate);
-			addr = run[i].end;
-		}
-		if (walked > addr) {
-			add_run(job, addr, walked, false, populate);
-			addr = walked;
-		}
-	}
-	add_run(job, addr, end, false, populate);
-}
-
-/* Step 1. Holes between mappings and foreign mappings are counted at once. */
-static int add_piece(struct job *job, struct mapping_reader *reader,
-		     const struct piece *piece, struct ferry_result *result)
-{
-	uintptr_t addr = piece->addr, end = addr + piece->len;
-
-	while (addr < end) {
-		struct mapping mapping;
-		uintptr_t stop = end;
-		int found = mapping_find(reader, addr, &mapping);
-
-		if (found < 0)
-			return found;
-		if (!found || mapping.start > addr) {
-			if (found && mapping.start < end)
-				stop = mapping.start;
-			result->hole += (stop - addr) / PAGE_BYTES;
-		} else {
-			if (mapping.end < end)
-				stop = mapping.end;
-			if (mapping.anonymous)
-				add_mapped(job, addr, stop,
-					   piece->flags & FERRY_POPULATE &&
-						   mapping.writable);
-			else
-				result->unsupported += (stop - addr) / PAGE_BYTES;
-		}
-		addr = stop;
-	}
-	return 0;
-}
-
-/* Makes a unit whose huge page was split a unit for each page. */
-static void split_unit(struct job *job, size_t i)
-{
-	size_t pages = job->unit[i].pages;
-
-	job->unit[i].pages = 1;
-	for (size_t k = 1; k < pages; k++) {
-		struct unit *page = &job->unit[job->units++];
-
-		*page = job->unit[i];
-		page->addr += k * PAGE_BYTES;
-	}
 }
 
 /* ---- steps 2 to 4 ------------------------------------------------------- */
@@ -326,7 +178,7 @@ static void populate(struct job *job)
 		if (!to_populate(&job->unit[i]))
 			continue;
 		/* The huge zero page gives way to pages of any size. */
-		split_unit(job, i);
+		job_split_unit(job, i);
 		argument(job, i);
 	}
 	for (size_t i = units; i < job->units; i++)
@@ -388,7 +240,7 @@ static bool move_round(struct job *job)
 		int status = job->status[k];
 
 		if (unit->pages > 1 && !pagemap_is_huge(job->pagemap, unit->addr)) {
-			split_unit(job, i);
+			job_split_unit(job, i);
 			progress = true;
 		} else if (status == job->node) {
 			unit->outcome = unit->was_hole ? POPULATED : MOVED;
@@ -521,65 +373,24 @@ static void count(const struct job *job, struct ferry_result *result)
 
 /* ---- the engine --------------------------------------------------------- */
 
-static bool job_allocate(struct job *job, size_t pages)
-{
-	job->unit = malloc(pages * sizeof(*job->unit));
-	job->page = malloc(pages * sizeof(*job->page));
-	job->target = malloc(pages * sizeof(*job->target));
-	job->status = malloc(pages * sizeof(*job->status));
-	job->index = malloc(pages * sizeof(*job->index));
-	return job->unit && job->page && job->target && job->status && job->index;
-}
-
-static void job_free(struct job *job)
-{
-	free(job->unit);
-	free(job->page);
-	free(job->target);
-	free(job->status);
-	free(job->index);
-}
-
-static int job_add_units(struct job *job, struct batch *batch, size_t pages)
-{
-	struct mapping_reader reader;
-	int err = mapping_open(&reader, false);
-
-	if (err)
-		return err;
-	if (pages >= WORTH_A_SCAN)
-		job->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	for (size_t i = 0; i < batch->count && !err; i++)
-		err = add_piece(job, &reader, &batch->piece[i], &batch->result);
-	mapping_close(&reader);
-	return err;
-}
-
 static void syscall_move(struct batch *batch)
 {
-	struct job job = {.node = batch->piece[0].node, .pagemap = -1};
-	size_t pages = 0;
+	struct job job;
 
-	for (size_t i = 0; i < batch->count; i++)
-		pages += batch->piece[i].len / PAGE_BYTES;
-	if (!pages)
+	if (!batch->count)
 		return;
-	if (!job_allocate(&job, pages)) {
-		job.error = -ENOMEM;
-	} else {
-		job.error = job_add_units(&job, batch, pages);
-		if (job.error)
-			give_up(&job, job.error);
-		else
-			look_at_all(&job);
-		if (!job.error)
-			populate(&job);
-		if (!job.error)
-			move_elsewhere(&job);
-	}
+	job.error = job_make(&job, batch);
+	if (!job.error)
+		job.error = job_add_units(&job, batch);
+	if (job.error)
+		give_up(&job, job.error);
+	else
+		look_at_all(&job);
+	if (!job.error)
+		populate(&job);
+	if (!job.error)
+		move_elsewhere(&job);
 	count(&job, &batch->result);
-	if (job.pagemap >= 0)
-		close(job.pagemap);
 	job_free(&job);
 }
 

@@ -60,8 +60,10 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
  * The HBM limit is kept in bytes times the parts that interleaved memory has, so
  * that a byte of that can count as so many of them as are HBM: exact in any cut.
  */
-static uint64_t hbm_units, hbm_units_limit = UINT64_MAX;
-static unsigned int hbm_units_byte; /* units of a byte of HBM */
+static _Atomic uint64_t hbm_units;            /* written under the lock, read without */
+static _Atomic uint64_t kept_hbm;             /* units too; what Ferry keeps for itself */
+static uint64_t hbm_units_limit = UINT64_MAX; /* never changes after region_init() */
+static unsigned int hbm_units_byte;           /* units of a byte of HBM */
 static size_t overflow_bytes;
 static uint64_t (*limit_by)(uint64_t bytes); /* set before memory is cut */
 
@@ -336,10 +338,14 @@ void region_limit_by(uint64_t (*limit)(uint64_t bytes))
 		auto_hbm_left = limit(0) / 2;
 }
 
+/* Who is refused to keep something has added it to what is kept for a moment. */
 static bool is_within(uint64_t units)
 {
-	uint64_t bytes = units / hbm_units_byte;
+	uint64_t bytes;
 
+	if (__builtin_add_overflow(units, kept_hbm, &units))
+		return false;
+	bytes = units / hbm_units_byte;
 	return units <= hbm_units_limit && (!limit_by || bytes <= limit_by(bytes));
 }
 
@@ -562,14 +568,26 @@ void region_uncharge(enum region_kind kind, size_t bytes)
 	pthread_mutex_unlock(&lock);
 }
 
+bool region_keep_hbm(size_t bytes)
+{
+	uint64_t units = (uint64_t)bytes * hbm_units_byte;
+	uint64_t left = hbm_units_limit - hbm_units;
+
+	/* A cut at the same time may be over the limit for once. */
+	if (atomic_fetch_add(&kept_hbm, units) + units <= left)
+		return true;
+	atomic_fetch_sub(&kept_hbm, units);
+	return false;
+}
+
+void region_unkeep_hbm(size_t bytes)
+{
+	atomic_fetch_sub(&kept_hbm, (uint64_t)bytes * hbm_units_byte);
+}
+
 uint64_t region_hbm_bytes(void)
 {
-	uint64_t bytes;
-
-	pthread_mutex_lock(&lock);
-	bytes = hbm_units_byte ? hbm_units / hbm_units_byte : 0;
-	pthread_mutex_unlock(&lock);
-	return bytes;
+	return hbm_units_byte ? (hbm_units + kept_hbm) / hbm_units_byte : 0;
 }
 
 size_t region_spans(enum region_kind kind, struct span *out, size_t max)

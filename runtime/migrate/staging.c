@@ -13,10 +13,12 @@
 #include <ferry/ferry.h>
 
 #include "fault/uffd.h"
+#include "heap/region.h"
 #include "migrate/engine.h"
 #include "migrate/page.h"
 #include "migrate/pagemap.h"
 #include "migrate/relocate.h"
+#include "topology/topology.h"
 
 /* Each copier uses two at a time. */
 #define SLOTS (2 * MAX_COPIERS + STAGING_KEPT)
@@ -75,6 +77,34 @@ static int map_all(void)
 	return 0;
 }
 
+/* ---- what is kept ------------------------------------------------------- */
+
+static bool is_hbm(int node)
+{
+	const struct topology *topology = topology_get(NULL);
+
+	return topology && node_set_has(&topology->tier[FERRY_TIER_HBM], node);
+}
+
+/* With the lock. false: enough is kept, or there is no room below the HBM limit. */
+static bool keep(int node)
+{
+	if (staging.kept == STAGING_KEPT ||
+	    (is_hbm(node) && !region_keep_hbm(GRANULE_BYTES)))
+		return false;
+	staging.kept++;
+	return true;
+}
+
+static void unkeep(int node)
+{
+	staging.kept--;
+	if (is_hbm(node))
+		region_unkeep_hbm(GRANULE_BYTES);
+}
+
+/* ---- opening ------------------------------------------------------------- */
+
 int staging_open(int uffd)
 {
 	staging.uffd = uffd;
@@ -95,8 +125,13 @@ void staging_close(void)
 void staging_forget(void)
 {
 	pthread_mutex_init(&staging.lock, NULL);
+	for (size_t i = 0; staging.start && i < SLOTS; i++)
+		if (!staging.slot[i].used && staging.slot[i].node != SLOT_EMPTY)
+			unkeep(staging.slot[i].node);
 	staging.start = 0; /* not inherited */
 }
+
+/* ---- slots --------------------------------------------------------------- */
 
 static struct slot *take(int node)
 {
@@ -108,7 +143,8 @@ static struct slot *take(int node)
 			found = &staging.slot[i];
 	if (found) {
 		found->used = 1;
-		staging.kept -= node != SLOT_EMPTY;
+		if (node != SLOT_EMPTY)
+			unkeep(node);
 	}
 	pthread_mutex_unlock(&staging.lock);
 	return found;
@@ -185,17 +221,14 @@ static void empty(struct slot *slot)
 
 void staging_put(struct slot *slot)
 {
-	bool keep = false;
+	bool done;
 
-	if (slot->node != SLOT_EMPTY) {
-		pthread_mutex_lock(&staging.lock);
-		keep = staging.kept < STAGING_KEPT;
-		staging.kept += keep;
-		pthread_mutex_unlock(&staging.lock);
-	}
-	if (slot->node == SLOT_EMPTY || keep)
-		release(slot);
-	else
+	pthread_mutex_lock(&staging.lock);
+	done = slot->node == SLOT_EMPTY || keep(slot->node);
+	if (done)
+		slot->used = 0;
+	pthread_mutex_unlock(&staging.lock);
+	if (!done)
 		empty(slot);
 }
 
@@ -219,7 +252,7 @@ void staging_trim(void)
 			continue;
 		}
 		slot->used = 1;
-		staging.kept--;
+		unkeep(slot->node);
 		pthread_mutex_unlock(&staging.lock);
 		empty(slot);
 	}

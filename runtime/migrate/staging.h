@@ -11,15 +11,18 @@
  * reading it does not wait. Nothing is inherited by children, whose share in the
  * pages would make them shared.
  *
- * The lock guards the table of slots; nothing is touched under it that may be
- * out of place.
+ * The lock guards the table of slots; nothing is touched and no lock is taken under
+ * it that may be out of place, or held by who waits for what is.
  */
 #ifndef FERRY_STAGING_H
 #define FERRY_STAGING_H
 
 #include <stdint.h>
 
-/* Most pages that are kept filled, of all nodes together: 16 MiB. */
+/*
+ * Most pages that are kept filled, of all nodes together: 16 MiB. Those of HBM count
+ * against the HBM limit.
+ */
 #define STAGING_KEPT 8
 
 struct slot {

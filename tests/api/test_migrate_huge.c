@@ -7,6 +7,9 @@
 #include "api_test.h"
 
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -144,11 +147,47 @@ static void small_pages_become_huge(void)
 	KT_EXPECT_EQ(kt_bad(mem, len, SEED), kt.page / sizeof(uint64_t));
 }
 
+/* Huge pages on @node that map any memory of this process. */
+static long huge_pages_on(int node)
+{
+	FILE *file = fopen("/proc/self/numa_maps", "re");
+	char line[1024], field[16];
+	long small, sum = 0;
+
+	KT_REQUIRE(file, "numa_maps: %m");
+	snprintf(field, sizeof(field), " N%d=", node);
+	while (fgets(line, sizeof(line), file)) {
+		const char *found = strstr(line, field);
+
+		small = found ? strtol(found + strlen(field), NULL, 10) : 0;
+		sum += small / 512;
+	}
+	fclose(file);
+	return sum;
+}
+
+/* What relocation keeps for the next ones is within the HBM limit. */
+static void kept_within_limit(void)
+{
+	const size_t len = 16 * KT_HUGE;
+	char *mem = kt_alloc_huge(len);
+
+	if (!api_relocates())
+		kt_skip("not this engine's");
+	setenv("FERRY_HBM_LIMIT", "4M", 1);
+	kt_fill_on(mem, len, kt.ddr, SEED);
+	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
+		kt_skip("no huge pages");
+	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = len / kt.page);
+	API_EXPECT(api_migrate(mem, len, kt.ddr, 0), .moved = len / kt.page);
+	KT_EXPECT_ON(mem, len, kt.ddr);
+	KT_EXPECT_EQ(huge_pages_on(kt.hbm), 2);
+}
+
 static const struct kt_case cases[] = {
-	API_CASE(huge_pages),
-	API_CASE(relocates),
-	API_CASE(huge_page_pinned),
-	API_CASE(small_pages_become_huge),
+	API_CASE(huge_pages),        API_CASE(relocates),
+	API_CASE(huge_page_pinned),  API_CASE(small_pages_become_huge),
+	API_CASE(kept_within_limit),
 };
 
 int main(int argc, char **argv)

@@ -263,6 +263,25 @@ static void limit_is_exact(void)
 	CHECK(!region_alloc(REGION_HBM, PAGE, PAGE, true));
 }
 
+/* What Ferry keeps for itself and what the regions have share the limit. */
+static void kept_counts(void)
+{
+	char *hbm;
+
+	region_init(machine(1, 1), 8 * MIB);
+	hbm = region_alloc(REGION_HBM, 4 * MIB, PAGE, true);
+	CHECK(hbm);
+	CHECK(!region_keep_hbm(4 * MIB + PAGE));
+	CHECK(region_hbm_bytes() == 4 * MIB);
+	CHECK(region_keep_hbm(4 * MIB) && region_hbm_bytes() == 8 * MIB);
+	CHECK(!region_keep_hbm(PAGE));
+	CHECK(!region_alloc(REGION_HBM, PAGE, PAGE, true));
+	region_unkeep_hbm(PAGE);
+	CHECK(region_alloc(REGION_HBM, PAGE, PAGE, true));
+	CHECK(!region_free(hbm, 4 * MIB));
+	CHECK(region_keep_hbm(4 * MIB) && !region_keep_hbm(PAGE));
+}
+
 /* One node of three is HBM: a third of each byte, in any pieces. */
 static void interleaved_share_counts(void)
 {
@@ -467,6 +486,7 @@ TEST(small_cuts_lie_together)
 TEST(chunks_are_refilled)
 TEST(extends_in_place)
 TEST(limit_is_exact)
+TEST(kept_counts)
 TEST(interleaved_share_counts)
 TEST(no_hbm_no_limit)
 TEST(limited_address_space)
@@ -484,6 +504,7 @@ int main(void)
 		cmocka_unit_test(test_chunks_are_refilled),
 		cmocka_unit_test(test_extends_in_place),
 		cmocka_unit_test(test_limit_is_exact),
+		cmocka_unit_test(test_kept_counts),
 		cmocka_unit_test(test_interleaved_share_counts),
 		cmocka_unit_test(test_no_hbm_no_limit),
 		cmocka_unit_test(test_limited_address_space),

@@ -33,7 +33,6 @@
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
-#include <linux/pagemap.h>
 #include <linux/pgtable.h>
 #include <linux/rmap.h>
 #include <linux/userfaultfd_k.h>
@@ -380,14 +379,13 @@ static bool fill_places(struct ferry_chunk *chunk, unsigned int first,
 }
 
 /*
- * Note which pages have moved. Each old one is held until all are unmapped, so
+ * Note which pages have moved. Each old one is held until the run is done, so
  * that they are freed together: one by one they cost the allocator more.
- * Returns how many those are.
  */
-static unsigned int settle_pages(struct ferry_chunk *chunk, unsigned int first,
-				 unsigned int end)
+static void settle_pages(struct ferry_chunk *chunk, unsigned int first,
+			 unsigned int end)
 {
-	unsigned int i, freed = 0;
+	unsigned int i;
 
 	for (i = first; i < end; i++) {
 		struct page *old;
@@ -402,9 +400,8 @@ static unsigned int settle_pages(struct ferry_chunk *chunk, unsigned int first,
 		chunk->outcome[i] = FERRY_MOVED;
 		old = migrate_pfn_to_page(chunk->src[i]);
 		get_page(old);
-		chunk->freed[freed++] = old;
+		chunk->freed[chunk->nr_freed++] = old;
 	}
-	return freed;
 }
 
 /* Of an exchange: count the pages that migrate_vma_finalize() will free. */
@@ -457,17 +454,13 @@ static void finish_pages(struct ferry_chunk *chunk,
 		.flags = run->flags,
 	};
 
-	unsigned int freed = 0;
-
 	if (fill_places(chunk, first, end)) {
 		migrate_vma_pages(&args);
-		freed = settle_pages(chunk, first, end);
+		settle_pages(chunk, first, end);
 		if (chunk->vacating)
 			count_vacated(chunk, first, end);
 	}
 	migrate_vma_finalize(&args);
-	if (freed)
-		release_pages(chunk->freed, freed);
 }
 
 static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
@@ -490,10 +483,12 @@ static void migrate_run(struct ferry_chunk *chunk, struct vm_area_struct *vma,
 		ferry_flush_restore(&chunk->marks);
 	if (WARN_ON_ONCE(err))
 		return;
+	chunk->nr_freed = 0;
 	for (end = first + args.npages; first < end; first = stop) {
 		stop = first + ferry_copy_step(&chunk->copy, end - first);
 		finish_pages(chunk, &args, first, stop);
 	}
+	ferry_free_pages(chunk->freed, chunk->nr_freed);
 }
 
 /**

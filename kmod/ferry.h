@@ -15,6 +15,7 @@
  *   split.c    a huge page into small ones
  *   flush.c    one TLB shootdown for a chunk in place of one for each page
  *   pool.c     free pages on the target node
+ *   free.c     giving back the pages that others have taken the place of
  *   query.c    where pages are
  *   scan.c     which pages have been accessed
  *   walk.c     from an address to its page table
@@ -106,6 +107,7 @@ struct ferry_file {
 	struct ferry_space *space;
 };
 
+void ferry_space_init(void);
 struct ferry_space *ferry_space_get(void);
 void ferry_space_put(struct ferry_space *space);
 bool ferry_space_is_current(const struct ferry_space *space);
@@ -219,6 +221,10 @@ static inline struct page *ferry_pool_take(struct ferry_pool *pool)
 	pool->pages[pool->nr] = NULL;
 	return page;
 }
+
+/* ---- free.c ----------------------------------------------------------- */
+
+void ferry_free_pages(struct page **pages, unsigned int nr);
 
 /* ---- flush.c ---------------------------------------------------------- */
 
@@ -356,7 +362,8 @@ enum ferry_outcome {
  * @pfn: page frame the current pass means to move
  * @src: migrate_vma's view of the pages
  * @dst: migrate_vma's view of their new places
- * @freed: pages that have moved, and are to be freed
+ * @freed: pages of the current run that have moved, to be freed at its end
+ * @nr_freed: number of them
  * @locked_at: when mmap_lock was last taken
  * @stall_ns: time mmap_lock was held
  * @marks: entries marked by flush.c
@@ -383,6 +390,7 @@ struct ferry_chunk {
 	unsigned long src[FERRY_CHUNK_PAGES];
 	unsigned long dst[FERRY_CHUNK_PAGES];
 	struct page *freed[FERRY_CHUNK_PAGES];
+	unsigned int nr_freed;
 	u64 locked_at;
 	u64 stall_ns;
 	struct ferry_marks marks;

@@ -383,6 +383,61 @@ static void mlocked(void)
 		  kt_file_key("/proc/meminfo", "Mlocked"), before);
 }
 
+/* Large folios of anonymous memory, of each size that the kernel counts */
+static long large_folios(void)
+{
+	long sum = 0;
+
+	for (size_t kb = 16; kb < KT_HUGE / 1024; kb *= 2) {
+		char path[128], text[32];
+
+		snprintf(path, sizeof(path),
+			 "/sys/kernel/mm/transparent_hugepage/hugepages-%zukB/stats/"
+			 "nr_anon",
+			 kb);
+		if (kt_read_file(path, text, sizeof(text)))
+			sum += strtol(text, NULL, 10);
+	}
+	return sum;
+}
+
+/*
+ * Pages that the module has put together go back together when they move again.
+ * Locked ones among them must not, and of neither may the system's books keep
+ * anything.
+ */
+static void there_and_back(void)
+{
+	enum { ROUNDS = 8 };
+	size_t len = 8192 * kt.page, part = len / 4, before = kt_free_or_other(), after;
+	long locked = kt_file_key("/proc/meminfo", "Mlocked"), large = large_folios();
+	char *mem = kt_alloc(len);
+	struct ferry_ioc_result res;
+
+	kt_migrate(mem, len, kt.hbm, FERRY_RANGE_POPULATE, NULL);
+	kt_fill(mem, len, SEED);
+	KT_REQUIRE(mlock(mem + part, part) == 0, "mlock: %m");
+	for (int i = 0; i < ROUNDS; i++) {
+		int to = i % 2 ? kt.hbm : kt.ddr;
+
+		kt_migrate(mem, len, to, 0, &res);
+		KT_EXPECT_EQ(res.error, 0);
+		KT_EXPECT_EQ(kt_on(mem, len, to), res.moved + res.already);
+		KT_EXPECT(res.moved > 3 * len / 4 / kt.page, "%llu pages moved",
+			  (unsigned long long)res.moved);
+		KT_EXPECT_DATA(mem, len, SEED);
+	}
+	KT_EXPECT_EQ(large_folios(), large);
+	munlock(mem + part, part);
+	munmap(mem, len);
+	after = kt_free_or_other();
+	KT_EXPECT(after + len > before, "%zu kB are gone", (before - after) / 1024);
+	KT_EXPECT(labs(kt_file_key("/proc/meminfo", "Mlocked") - locked) <
+			  (long)(part / 2048),
+		  "Mlocked is %ld kB, was %ld kB before",
+		  kt_file_key("/proc/meminfo", "Mlocked"), locked);
+}
+
 static volatile sig_atomic_t ticks;
 
 static void tick(int sig)
@@ -451,6 +506,7 @@ static const struct kt_case cases[] = {
 	KT_CASE(nomem),
 	KT_CASE(leaks_nothing),
 	KT_CASE(mlocked),
+	KT_CASE(there_and_back),
 	KT_CASE(interrupted),
 };
 

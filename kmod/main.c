@@ -146,6 +146,7 @@ static int __init ferry_init(void)
 {
 	int err;
 
+	ferry_space_init();
 	err = ferry_migrate_init();
 	if (err)
 		return err;

@@ -9,7 +9,9 @@
  * when a device is opened or released. It may be taken with the lock of the
  * module's parameters held. The number of batches is atomic.
  */
+#include <linux/cpumask.h>
 #include <linux/list.h>
+#include <linux/minmax.h>
 #include <linux/moduleparam.h>
 #include <linux/mutex.h>
 #include <linux/sched/mm.h>
@@ -21,8 +23,16 @@
 
 static void limit_changed(void);
 
+/*
+ * Unless it is set when the module is loaded, as many as there are CPUs: more
+ * would not be faster, but take CPUs from the application, whose accesses to
+ * pages of a chunk then wait until the mover has one again. And not more than
+ * what is enough for a node's bandwidth.
+ */
+#define LIMIT_BY_ITSELF 16U
+
 static struct ferry_param max_in_flight = {
-	.value = 16, .min = 1, .max = 1024, .changed = limit_changed,
+	.min = 1, .max = 1024, .changed = limit_changed,
 };
 
 module_param_cb(max_in_flight, &ferry_param_ops, &max_in_flight, 0644);
@@ -57,6 +67,15 @@ static void limit_changed(void)
 	list_for_each_entry(space, &spaces, list)
 		wake_up_all(&space->turn);
 	mutex_unlock(&list_lock);
+}
+
+/**
+ * ferry_space_init() - settle the limit that nobody has set
+ */
+void ferry_space_init(void)
+{
+	if (!max_in_flight.value)
+		max_in_flight.value = min(num_online_cpus(), LIMIT_BY_ITSELF);
 }
 
 /**

@@ -12,8 +12,8 @@
 
 static const char *const defaults[][2] = {
 	{"workers", "0"},        {"chunk_bytes", "262144"},
-	{"max_in_flight", "16"}, {"copy_threshold", "131072"},
-	{"dma_channels", "0"},   {"streaming_copy", "1"},
+	{"dma_channels", "0"},   {"copy_threshold", "131072"},
+	{"streaming_copy", "1"},
 };
 
 int kt_param_set(const char *module, const char *name, const char *value)
@@ -47,6 +47,11 @@ void kt_ferry_set(const char *name, const char *value)
 
 void kt_param_reset(void)
 {
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	char text[24];
+
+	snprintf(text, sizeof(text), "%ld", cpus < 16 ? cpus : 16);
+	kt_ferry_set("max_in_flight", text);
 	for (size_t i = 0; i < sizeof(defaults) / sizeof(defaults[0]); i++)
 		if (kt_param_set("ferry", defaults[i][0], defaults[i][1]) != 0)
 			KT_EXPECT(!strcmp(defaults[i][0], "streaming_copy"),

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Proves that the module cannot be unloaded while its device is open or its
- * requests are in flight, can be when they are done, and loads again. It runs
- * last, for it takes the module away from under everyone. The module's file is
- * FERRY_KO, or that of this build for the running kernel. Single-threaded.
+ * requests are in flight, can be when they are done, and loads again, with the
+ * parameters it is given. It runs last, for it takes the module away from under
+ * everyone. The module's file is FERRY_KO, or that of this build for the running
+ * kernel. Single-threaded.
  */
+#include "kmod_param.h"
 #include "kmod_test.h"
 #include "kmod_uring.h"
 
@@ -52,12 +54,13 @@ static long unload_soon(void)
 	return ret;
 }
 
-static void load(const char *path)
+static void load(const char *path, const char *parameters)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 
 	KT_REQUIRE(fd >= 0, "%s: %m", path);
-	KT_REQUIRE(syscall(SYS_finit_module, fd, "", 0) == 0, "loading %s: %m", path);
+	KT_REQUIRE(syscall(SYS_finit_module, fd, parameters, 0) == 0, "loading %s: %m",
+		   path);
 	close(fd);
 	/* devtmpfs makes the node with the device; udev may set its mode later. */
 	for (int i = 0; i < 100 && access(FERRY_DEVICE_PATH, R_OK | W_OK) != 0; i++)
@@ -88,7 +91,7 @@ static void while_open(void)
 	close(again);
 	KT_REQUIRE(unload_soon() == 0, "unloading when closed: %m");
 	KT_EXPECT(access(FERRY_DEVICE_PATH, F_OK) != 0, "the device outlived the module");
-	load(path);
+	load(path, "");
 }
 
 static void while_in_flight(void)
@@ -113,7 +116,7 @@ static void while_in_flight(void)
 	/* What the module moved is nobody's business any more. */
 	KT_EXPECT_DATA(mem, len, SEED);
 	kt_fill(mem, len, SEED + 1);
-	load(path);
+	load(path, "");
 	KT_EXPECT_EQ(kt_migrate(mem, len, kt.ddr, 0, NULL), len / kt.page);
 	KT_EXPECT_DATA(mem, len, SEED + 1);
 }
@@ -142,14 +145,32 @@ static void after_a_crash(void)
 		}
 		KT_EXPECT_EQ(kt_wait(pid), 128 + SIGKILL);
 		KT_REQUIRE(unload_soon() == 0, "unloading after a crash: %m");
-		load(path);
+		load(path, "");
 		close(kt.fd);
 	}
+}
+
+/* As many batches of a process at a time as there are CPUs, or what is asked for */
+static void limit_of_batches(void)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	char path[512];
+
+	module_path(path, sizeof(path));
+	KT_REQUIRE(unload_soon() == 0, "unloading: %m");
+	load(path, "max_in_flight=7");
+	KT_EXPECT_EQ(kt_param_number("ferry", "max_in_flight"), 7);
+	close(kt.fd);
+	KT_REQUIRE(unload_soon() == 0, "unloading: %m");
+	load(path, "");
+	KT_EXPECT_EQ(kt_param_number("ferry", "max_in_flight"), cpus < 16 ? cpus : 16);
+	close(kt.fd);
 }
 
 static const struct kt_case cases[] = {
 	{.name = "while_open", .run = while_open, .no_device = true},
 	{.name = "while_in_flight", .run = while_in_flight, .no_device = true},
+	{.name = "limit_of_batches", .run = limit_of_batches, .no_device = true},
 	{.name = "after_a_crash", .run = after_a_crash, .no_device = true},
 };
 

@@ -32,10 +32,18 @@ static struct {
 	struct slot slot[SLOTS];
 } staging = {.lock = PTHREAD_MUTEX_INITIALIZER, .uffd = -1};
 
+/* Fails where there is one node only, which needs none. */
+static void set_policy(uintptr_t addr, size_t len, int mode, const unsigned long *nodes)
+{
+	syscall(SYS_mbind, addr, len, mode, nodes, nodes ? FERRY_MAX_NODES + 1 : 0, 0);
+}
+
 /*
  * Maps slots, empty and without a page table, which would be in the way of a
  * huge page. A process may have all its memory locked: only what is not
- * accessible yet can be unlocked without coming up whole.
+ * accessible yet can be unlocked without coming up whole. With a memory policy, so
+ * that NUMA balancing leaves what is kept on its node: a copier that writes to it
+ * would draw it to its own.
  */
 static int map(uintptr_t addr, size_t len)
 {
@@ -46,6 +54,7 @@ static int map(uintptr_t addr, size_t len)
 		 0) == MAP_FAILED)
 		return -errno;
 	munlock(at, len);
+	set_policy(addr, len, MPOL_LOCAL, NULL);
 	if (mprotect(at, len, PROT_READ | PROT_WRITE) ||
 	    madvise(at, len, MADV_HUGEPAGE) || madvise(at, len, MADV_DONTFORK))
 		return -errno;
@@ -159,17 +168,10 @@ struct slot *staging_empty(void)
 static void fill(const struct slot *slot, int node)
 {
 	unsigned long nodes[FERRY_MAX_NODES / 64] = {0};
-	unsigned long before[FERRY_MAX_NODES / 64] = {0};
-	int mode;
-	bool numa =
-		!syscall(SYS_get_mempolicy, &mode, before, FERRY_MAX_NODES + 1, NULL, 0);
 
 	nodes[node / 64] = 1UL << node % 64;
-	if (numa)
-		syscall(SYS_set_mempolicy, MPOL_PREFERRED, nodes, FERRY_MAX_NODES + 1);
+	set_policy(slot->addr, GRANULE_BYTES, MPOL_PREFERRED, nodes);
 	*(volatile char *)slot->addr = 0;
-	if (numa)
-		syscall(SYS_set_mempolicy, mode, before, FERRY_MAX_NODES + 1);
 }
 
 /* By the kernel's own view: the memory may have come from somewhere else. */
@@ -183,10 +185,14 @@ static bool is_huge_on(const struct slot *slot, int node)
 
 struct slot *staging_filled(int node)
 {
-	struct slot *slot = take(node);
+	struct slot *slot;
 
-	if (slot)
-		return slot;
+	/* The kernel may have moved what was kept, or swapped it out. */
+	while ((slot = take(node))) {
+		if (is_huge_on(slot, node))
+			return slot;
+		staging_put_spoiled(slot);
+	}
 	slot = staging_empty();
 	if (!slot)
 		return NULL;

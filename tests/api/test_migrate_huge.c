@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 enum { SEED = 77 };
@@ -147,21 +148,27 @@ static void small_pages_become_huge(void)
 	KT_EXPECT_EQ(kt_bad(mem, len, SEED), kt.page / sizeof(uint64_t));
 }
 
+/* By a line of numa_maps */
+static long huge_pages_in(const char *line, int node)
+{
+	char field[16];
+	const char *found;
+
+	snprintf(field, sizeof(field), " N%d=", node);
+	found = strstr(line, field);
+	return found ? strtol(found + strlen(field), NULL, 10) / 512 : 0;
+}
+
 /* Huge pages on @node that map any memory of this process. */
 static long huge_pages_on(int node)
 {
 	FILE *file = fopen("/proc/self/numa_maps", "re");
-	char line[1024], field[16];
-	long small, sum = 0;
+	char line[1024];
+	long sum = 0;
 
 	KT_REQUIRE(file, "numa_maps: %m");
-	snprintf(field, sizeof(field), " N%d=", node);
-	while (fgets(line, sizeof(line), file)) {
-		const char *found = strstr(line, field);
-
-		small = found ? strtol(found + strlen(field), NULL, 10) : 0;
-		sum += small / 512;
-	}
+	while (fgets(line, sizeof(line), file))
+		sum += huge_pages_in(line, node);
 	fclose(file);
 	return sum;
 }
@@ -184,10 +191,61 @@ static void kept_within_limit(void)
 	KT_EXPECT_EQ(huge_pages_on(kt.hbm), 2);
 }
 
+/* What was kept for the next ones, and has gone elsewhere since, is not taken for them.
+ */
+static void kept_may_move(void)
+{
+	const size_t len = 8 * KT_HUGE;
+	unsigned long hbm = 1UL << kt.hbm, ddr = 1UL << kt.ddr;
+	char *mem = kt_alloc_huge(len);
+
+	if (!api_relocates())
+		kt_skip("not this engine's");
+	kt_fill_on(mem, len, kt.ddr, SEED);
+	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
+		kt_skip("no huge pages");
+	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = len / kt.page);
+	API_EXPECT(api_migrate(mem, len, kt.ddr, 0), .moved = len / kt.page);
+	KT_EXPECT(huge_pages_on(kt.hbm) > 0, "none was kept");
+	KT_REQUIRE(!syscall(SYS_migrate_pages, 0, KT_MAX_NODE, &hbm, &ddr),
+		   "migrate_pages: %m");
+	KT_EXPECT_EQ(huge_pages_on(kt.hbm), 0);
+	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = len / kt.page);
+	KT_EXPECT_ON(mem, len, kt.hbm);
+	KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), len / 1024);
+	KT_EXPECT_DATA(mem, len, SEED);
+}
+
+/* NUMA balancing does not draw it elsewhere: it has a memory policy. */
+static void kept_stays(void)
+{
+	const size_t len = 8 * KT_HUGE;
+	char *mem = kt_alloc_huge(len);
+	char line[1024];
+	FILE *file;
+
+	if (!api_relocates())
+		kt_skip("not this engine's");
+	kt_fill_on(mem, len, kt.ddr, SEED);
+	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
+		kt_skip("no huge pages");
+	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = len / kt.page);
+	API_EXPECT(api_migrate(mem, len, kt.ddr, 0), .moved = len / kt.page);
+	KT_REQUIRE(!munmap(mem, len), "munmap: %m");
+	KT_EXPECT(huge_pages_on(kt.hbm) > 0, "none was kept");
+	file = fopen("/proc/self/numa_maps", "re");
+	KT_REQUIRE(file, "numa_maps: %m");
+	while (fgets(line, sizeof(line), file))
+		KT_EXPECT(!huge_pages_in(line, kt.hbm) || !strstr(line, " default "),
+			  "no policy: %s", line);
+	fclose(file);
+}
+
 static const struct kt_case cases[] = {
 	API_CASE(huge_pages),        API_CASE(relocates),
 	API_CASE(huge_page_pinned),  API_CASE(small_pages_become_huge),
-	API_CASE(kept_within_limit),
+	API_CASE(kept_within_limit), API_CASE(kept_may_move),
+	API_CASE(kept_stays),
 };
 
 int main(int argc, char **argv)

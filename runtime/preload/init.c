@@ -27,17 +27,17 @@
 #include "preload/statics.h"
 #include "topology/topology.h"
 
-/* jemalloc's largest small class, and its defaults for what is cached and oversized. */
+/* jemalloc's largest small class, and its default for what is cached. */
 #define SMALL_MOST  ((size_t)14 << 10)
 #define CACHED_MOST ((size_t)32 << 10)
-#define OVERSIZED   ((size_t)8 << 20)
 
 /*
- * jemalloc's own default is four arenas for each CPU. To set one up takes some
- * 22 pages, and 50 us where page faults are slow, at the start of each process:
- * many CPUs share. MALLOC_CONF=narenas:N says otherwise.
+ * jemalloc's own default is four arenas for each CPU, each set up when a thread is given
+ * it. Ours are set up at the start of each process, which takes some 22 pages each, and
+ * 50 us where page faults are slow: so there are fewer, and many CPUs share.
+ * MALLOC_CONF=narenas:N says otherwise.
  */
-#define ARENAS_EACH_CPU 4
+#define ARENAS_EACH_CPU 2
 #define ARENAS_MOST     32
 
 #define TEXT_(number) #number
@@ -156,25 +156,23 @@ static int set_of_arena(unsigned int arena, const char *name, void *value, size_
 	return mallctl(full, NULL, NULL, value, size);
 }
 
-/* Gives an arena its region. */
-static int place_arena(unsigned int arena, enum region_kind kind)
+/*
+ * Gives an arena its region. @purge_from: freed extents of that size on are given back
+ * at once; 0: of jemalloc's oversize threshold.
+ */
+static int place_arena(unsigned int arena, enum region_kind kind, size_t purge_from)
 {
 	extent_hooks_t *hooks = extent_hooks(kind, false);
-	size_t oversized = OVERSIZED;
 	int err = set_of_arena(arena, "extent_hooks", (void *)&hooks, sizeof(hooks));
 
-	/*
-	 * jemalloc gives freed extents back at once from the oversize threshold
-	 * on. Where that is our threshold, it would hurt all arenas.
-	 */
-	if (!err && preload.threshold && preload.threshold < OVERSIZED)
-		err = set_of_arena(arena, "oversize_threshold", &oversized,
-				   sizeof(oversized));
+	if (!err && purge_from)
+		err = set_of_arena(arena, "oversize_threshold", &purge_from,
+				   sizeof(purge_from));
 	return err;
 }
 
 /* An automatic arena is created when its hooks are first set. */
-static int set_up_arena(unsigned int arena)
+static int set_up_arena(unsigned int arena, size_t purge_from)
 {
 	extent_hooks_t *metadata = extent_hooks(REGION_METADATA, false);
 	int err = 0;
@@ -182,7 +180,7 @@ static int set_up_arena(unsigned int arena)
 	if (arena) /* the first is there already */
 		err = set_of_arena(arena, "extent_hooks", (void *)&metadata,
 				   sizeof(metadata));
-	return err ? err : place_arena(arena, preload.heap_kind);
+	return err ? err : place_arena(arena, preload.heap_kind, purge_from);
 }
 
 /*
@@ -196,15 +194,16 @@ static int set_up_large_arena(unsigned int arena)
 	ssize_t decay, at_once = 0;
 	size_t size = sizeof(decay);
 	unsigned int first = 0;
+	bool small = preload.threshold && preload.threshold < OVERSIZED;
 	int err = mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
 
 	if (!err)
 		err = mallctl("thread.arena", NULL, NULL, &first, sizeof(first));
 	if (!err)
-		err = place_arena(arena, preload.large_kind);
+		err = place_arena(arena, preload.large_kind, small ? OVERSIZED : 0);
 
-	if (err || (preload.threshold && preload.threshold < OVERSIZED) ||
-	    mallctl("arenas.dirty_decay_ms", &decay, &size, NULL, 0) || decay <= 0)
+	if (err || small || mallctl("arenas.dirty_decay_ms", &decay, &size, NULL, 0) ||
+	    decay <= 0)
 		return err;
 	return set_of_arena(arena, "dirty_decay_ms", &at_once, sizeof(at_once));
 }
@@ -213,7 +212,7 @@ static int set_up_large_arena(unsigned int arena)
 static int set_up_arenas(void)
 {
 	unsigned int count;
-	size_t oversized, size = sizeof(oversized);
+	size_t oversized, purge_from = 0, size = sizeof(oversized);
 	bool retain;
 	int err = mallctl("opt.oversize_threshold", &oversized, &size, NULL, 0);
 
@@ -225,8 +224,11 @@ static int set_up_arenas(void)
 	size = sizeof(count);
 	if (!err)
 		err = mallctl("opt.narenas", &count, &size, NULL, 0);
+	/* Not from the threshold for HBM, nor where MALLOC_CONF has another. */
+	if (preload.threshold || oversized == OVERSIZED)
+		purge_from = PURGE_FROM;
 	for (unsigned int arena = 0; !err && arena < count; arena++)
-		err = set_up_arena(arena);
+		err = set_up_arena(arena, purge_from);
 	if (!err && oversized)
 		err = set_up_large_arena(count);
 	return err;

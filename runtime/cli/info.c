@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "fault/sampler.h"
 #include "policy/budget.h"
+#include "policy/filling.h"
 #include "migrate/migrate.h"
 #include "config/config.h"
 
@@ -159,6 +160,7 @@ int info_command(int argc, char *argv[])
 	info.huge_engine =
 		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
 	info.sampler = sampler_name(&info.sampler_why);
+	info.filling = filling_name(config, &info.filling_why);
 	info.huge = config->huge;
 	info.interleave = interleave_choose(info.topology, INTERLEAVE_SYSFS);
 	read_ledger(&info, config);

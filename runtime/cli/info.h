@@ -35,7 +35,8 @@ struct info {
 	const char *engine, *engine_why;
 	const char *huge_engine, *huge_engine_why; /* what moves huge pages */
 	const char *sampler, *sampler_why;
-	enum huge_mode huge; /* as FERRY_HUGE asks */
+	const char *filling, *filling_why; /* who fills what is touched */
+	enum huge_mode huge;               /* as FERRY_HUGE asks */
 	struct interleave interleave;
 	struct info_ledger ledger;
 	struct advice advice[MAX_ADVICE];

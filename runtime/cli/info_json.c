@@ -232,6 +232,7 @@ int info_json(const struct info *info)
 	add(root, "engine", chosen(info->engine, info->engine_why));
 	add(root, "huge_engine", chosen(info->huge_engine, info->huge_engine_why));
 	add(root, "sampler", chosen(info->sampler, info->sampler_why));
+	add(root, "first_touch", chosen(info->filling, info->filling_why));
 	add(root, "userfaultfd", uffd(&probe->uffd));
 	add(root, "io_uring", uring(&probe->uring));
 	add(root, "numa_balancing", setting(probe->numa_balancing));

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/program.h"
 #include "fault/sampler.h"
+#include "policy/filling.h"
 #include "config/config.h"
 #include "topology/topology.h"
 
@@ -56,6 +57,8 @@ static const char help[] =
 	"                  allocated in pieces of 32 MiB and more\n"
 	"      always      for all of it\n"
 	"      never       for none\n"
+	"  --first-touch      memory that is touched is filled by a thread of Ferry's,\n"
+	"                     many pages at once, where pages are small\n"
 	"  --stats            write a summary to stderr at each process's exit\n"
 	"  -h, --help         show this text\n"
 	"\n"
@@ -65,7 +68,7 @@ static const char help[] =
 	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_MANAGE, FERRY_HBM_LIMIT,\n"
 	"FERRY_HBM_WEIGHT, FERRY_MOVE_LIMIT, FERRY_OVERHEAD, FERRY_HBM_NODES, "
 	"FERRY_HUGE,\n"
-	"FERRY_STATS.\n"
+	"FERRY_FIRST_TOUCH, FERRY_STATS.\n"
 	"Programs that PROGRAM starts inherit them.\n"
 	"\n"
 	"Exit status: PROGRAM's; 127 if it is not found, 126 if it cannot be executed,\n"
@@ -88,6 +91,7 @@ static const struct {
 	{"overhead", "FERRY_OVERHEAD", required_argument},
 	{"hbm-nodes", "FERRY_HBM_NODES", required_argument},
 	{"huge", "FERRY_HUGE", required_argument},
+	{"first-touch", "FERRY_FIRST_TOUCH", no_argument},
 	{"stats", "FERRY_STATS", no_argument},
 };
 
@@ -200,6 +204,18 @@ static void say_without_sampler(enum policy_kind policy)
 	setenv("FERRY_SAID_NO_SAMPLER", "1", 1);
 }
 
+/* Says once that the kernel fills memory though Ferry was asked to. */
+static void say_without_first_touch(const struct config *config)
+{
+	const char *why;
+
+	if (!config->first_touch || getenv("FERRY_SAID_NO_FIRST_TOUCH") ||
+	    strcmp(filling_name(config, &why), "kernel") != 0)
+		return;
+	fail(0, "run", "first touch: %s; the kernel fills memory", why);
+	setenv("FERRY_SAID_NO_FIRST_TOUCH", "1", 1);
+}
+
 /* Checks the whole environment, that is the options and what was there before. */
 static int check_environment(void)
 {
@@ -216,6 +232,7 @@ static int check_environment(void)
 	say_without_hbm(config.policy, &topology);
 	say_without_huge(config.huge);
 	say_without_sampler(config.policy);
+	say_without_first_touch(&config);
 	return 0;
 }
 

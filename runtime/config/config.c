@@ -33,6 +33,12 @@ static const char *const huge_names[] = {
 	[HUGE_NEVER] = "never",
 };
 
+static const char *const first_touch_names[] = {
+	[FIRST_TOUCH_KERNEL] = "0",
+	[FIRST_TOUCH_SAFE] = "1",
+	[FIRST_TOUCH_ALWAYS] = "always",
+};
+
 static const struct config defaults = {
 	.policy = POLICY_DDR,
 	.min_size = (size_t)1 << 20,
@@ -201,6 +207,16 @@ static const char *set_hbm_weight(struct config *config, const char *value)
 		       : NULL;
 }
 
+static const char *set_first_touch(struct config *config, const char *value)
+{
+	int found = find_name(value, first_touch_names, FIRST_TOUCH_ALWAYS + 1);
+
+	if (found < 0)
+		return "0, 1 or always";
+	config->first_touch = (enum first_touch)found;
+	return NULL;
+}
+
 static const char *set_stats(struct config *config, const char *value)
 {
 	if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
@@ -224,6 +240,7 @@ static const struct {
 	{"FERRY_HBM_WEIGHT", set_hbm_weight},
 	{"FERRY_MANAGE", set_manage},
 	{"FERRY_MOVE_LIMIT", set_move_limit},
+	{"FERRY_FIRST_TOUCH", set_first_touch},
 };
 
 /* Like getenv(3), which may not work yet. */

@@ -18,13 +18,17 @@
  *                    by weight                                (default: does not)
  *   FERRY_HBM_NODES  nodestring: these nodes are the HBM     (default: found)
  *   FERRY_HUGE       auto | always | never: huge pages       (default auto)
+ *   FERRY_FIRST_TOUCH 0 | 1 | always: memory of the heap that is touched is filled
+ *                    by threads of Ferry's, many pages at once; always: also where
+ *                    memory cannot be pinned then before it is touched (default 0)
  *   FERRY_ENGINE     auto | kmod | relocate | syscall        (default auto)
  *   FERRY_STATS      0 | 1: summary to stderr at exit        (default 0)
  *
  * `ferry run` sets FERRY_POLICY=hbm where nothing else is asked for, and
  * FERRY_SAID_NO_HBM=1 when it has said that no HBM can be used,
- * FERRY_SAID_NO_HUGE=1 that there are no huge pages, or FERRY_SAID_NO_SAMPLER=1
- * that auto has no sampler, so that the libraries do not say it again.
+ * FERRY_SAID_NO_HUGE=1 that there are no huge pages, FERRY_SAID_NO_SAMPLER=1 that
+ * auto has no sampler, or FERRY_SAID_NO_FIRST_TOUCH=1 that the kernel fills what is
+ * touched first, so that the libraries do not say it again.
  *
  * SIZE is a number of bytes with an optional suffix K, M, G or T (powers of
  * 1024). Pure functions on values; no allocation.
@@ -64,6 +68,9 @@ enum engine_choice {
 /* What FERRY_MANAGE names. */
 enum { MANAGE_HEAP = 1 << 0, MANAGE_MMAP = 1 << 1, MANAGE_STATIC = 1 << 2 };
 
+/* Who fills what is touched: the kernel, or Ferry where that is safe, or where it can. */
+enum first_touch { FIRST_TOUCH_KERNEL, FIRST_TOUCH_SAFE, FIRST_TOUCH_ALWAYS };
+
 struct config {
 	enum policy_kind policy;
 	size_t min_size;     /* bytes; THRESHOLD_LEAST or more with POLICY_THRESHOLD */
@@ -75,6 +82,7 @@ struct config {
 	enum engine_choice engine;
 	uint64_t move_limit;   /* bytes a second, a page or more; UINT64_MAX: none */
 	unsigned int overhead; /* percent of a CPU, 1 to 100 */
+	enum first_touch first_touch;
 	bool stats;
 };
 

@@ -107,20 +107,29 @@ int uffd_move(int fd, uintptr_t to, uintptr_t from, size_t len, uint64_t mode,
 	return err;
 }
 
-int uffd_copy(int fd, uintptr_t to, const void *from, size_t len, size_t *done)
+int uffd_copy(int fd, uintptr_t to, const void *from, size_t len, uint64_t mode,
+	      size_t *done)
 {
-	struct uffdio_copy arg = {.dst = to, .src = (uintptr_t)from, .len = len};
+	struct uffdio_copy arg = {
+		.dst = to, .src = (uintptr_t)from, .len = len, .mode = mode};
 	int err = ioctl(fd, UFFDIO_COPY, &arg) ? -errno : 0;
 
 	*done = progress(arg.copy);
 	return err;
 }
 
-int uffd_zero(int fd, uintptr_t addr, size_t len, size_t *done)
+int uffd_zero(int fd, uintptr_t addr, size_t len, uint64_t mode, size_t *done)
 {
-	struct uffdio_zeropage arg = {.range = {addr, len}};
+	struct uffdio_zeropage arg = {.range = {addr, len}, .mode = mode};
 	int err = ioctl(fd, UFFDIO_ZEROPAGE, &arg) ? -errno : 0;
 
 	*done = progress(arg.zeropage);
 	return err;
+}
+
+int uffd_wake(int fd, uintptr_t addr, size_t len)
+{
+	struct uffdio_range range = {addr, len};
+
+	return ioctl(fd, UFFDIO_WAKE, &range) ? -errno : 0;
 }

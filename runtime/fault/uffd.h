@@ -44,13 +44,17 @@ int uffd_unregister(int fd, uintptr_t addr, size_t len);
 /*
  * Fills what is missing at @to, which is registered with @fd, and wakes who
  * waits for it: with the pages at @from, which go away there, or copies of
- * them, or zeros. In *@done, also on failure, how many bytes from the
- * beginning are. -EAGAIN: an event must be read from @fd first, or it was
+ * them, or zeros. @mode: UFFDIO_*_MODE_* bits. In *@done, also on failure, how many bytes
+ * from the beginning are. -EAGAIN: an event must be read from @fd first, or it was
  * interrupted.
  */
 int uffd_move(int fd, uintptr_t to, uintptr_t from, size_t len, uint64_t mode,
 	      size_t *done);
-int uffd_copy(int fd, uintptr_t to, const void *from, size_t len, size_t *done);
-int uffd_zero(int fd, uintptr_t addr, size_t len, size_t *done);
+int uffd_copy(int fd, uintptr_t to, const void *from, size_t len, uint64_t mode,
+	      size_t *done);
+int uffd_zero(int fd, uintptr_t addr, size_t len, uint64_t mode, size_t *done);
+
+/* Wakes who waits for what was filled with a mode of DONTWAKE. */
+int uffd_wake(int fd, uintptr_t addr, size_t len);
 
 #endif /* FERRY_UFFD_H */

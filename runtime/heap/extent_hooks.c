@@ -47,6 +47,13 @@ static bool extend(void *addr, size_t size, unsigned int arena)
 				     region_extend(addr, &chunks[arena].medium, size));
 }
 
+/* One fault of the kernel's fills a huge page: nothing is better at that. */
+static void begin_extent(void *addr, size_t size)
+{
+	if (huge_begin(addr, size))
+		region_fill(addr, size, false);
+}
+
 static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 			  size_t alignment, bool *zero, bool *commit, unsigned int arena)
 {
@@ -61,7 +68,7 @@ static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 	if (new_addr) {
 		addr = extend(new_addr, size, arena) ? new_addr : NULL;
 		if (addr)
-			huge_begin(addr, size);
+			begin_extent(addr, size);
 		return addr;
 	}
 	if (size < CHUNK_SIZE && alignment <= GRANULE_SIZE &&
@@ -75,7 +82,7 @@ static void *extent_alloc(extent_hooks_t *hooks, void *new_addr, size_t size,
 					    : alignment,
 				    own->strict);
 	if (addr)
-		huge_begin(addr, size);
+		begin_extent(addr, size);
 	else
 		*zero = wants_zero;
 	return addr;
@@ -89,7 +96,8 @@ static bool extent_dalloc(extent_hooks_t *hooks, void *addr, size_t size, bool c
 	bool keep = size < GRANULE_SIZE;
 
 	if (!keep) {
-		huge_end(addr, size);
+		if (huge_end(addr, size))
+			region_fill(addr, size, true);
 		keep = region_free(addr, size);
 	}
 	(void)hooks;

@@ -64,10 +64,10 @@ void huge_init(enum huge_mode mode)
 {
 	enum huge_system system = huge_system();
 
+	keeps = huge_backs_all(mode);
 	switch (mode) {
 	case HUGE_ALWAYS:
 		all_advice = mapping_advice = MADV_HUGEPAGE;
-		keeps = system > HUGE_SYSTEM_NEVER;
 		break;
 	case HUGE_NEVER:
 		all_advice = mapping_advice = MADV_NOHUGEPAGE;
@@ -75,7 +75,6 @@ void huge_init(enum huge_mode mode)
 	case HUGE_AUTO:
 		large_only = system == HUGE_SYSTEM_MADVISE;
 		all_advice = large_only ? MADV_NOHUGEPAGE : NO_ADVICE;
-		keeps = system == HUGE_SYSTEM_ALWAYS;
 		break;
 	}
 }
@@ -111,16 +110,28 @@ static void advise_granules(void *addr, size_t len, int advice)
 	advise(granule_up((uintptr_t)addr), granule_down((uintptr_t)addr + len), advice);
 }
 
-void huge_begin(void *addr, size_t len)
+bool huge_begin(void *addr, size_t len)
 {
-	if (large_only && len >= HUGE_EXTENT)
+	bool large = large_only && len >= HUGE_EXTENT;
+
+	if (large)
 		advise_granules(addr, len, MADV_HUGEPAGE);
+	return large;
 }
 
-void huge_end(void *addr, size_t len)
+bool huge_end(void *addr, size_t len)
 {
 	if (large_only)
 		advise_granules(addr, len, MADV_NOHUGEPAGE);
+	return large_only;
+}
+
+bool huge_backs_all(enum huge_mode mode)
+{
+	enum huge_system system = huge_system();
+
+	return (mode == HUGE_ALWAYS && system > HUGE_SYSTEM_NEVER) ||
+	       (mode == HUGE_AUTO && system == HUGE_SYSTEM_ALWAYS);
 }
 
 bool huge_keeps(void)

@@ -50,11 +50,16 @@ void huge_advise_region(void *addr, size_t len);
 void huge_advise_mapping(void *addr, size_t len);
 bool huge_advises_mappings(void);
 
-/* A large extent begins, or memory of a region ends that may be of one. Leave errno
+/*
+ * A large extent begins, or memory of a region ends that may be of one: whether it
+ * is to be in huge pages, or might have been, unlike its surroundings. Leave errno
  * alone.
  */
-void huge_begin(void *addr, size_t len);
-void huge_end(void *addr, size_t len);
+bool huge_begin(void *addr, size_t len);
+bool huge_end(void *addr, size_t len);
+
+/* Whether all memory of regions is in huge pages where it can be. */
+bool huge_backs_all(enum huge_mode mode);
 
 /*
  * Whether free memory that is less than a huge page is kept for a while longer,

@@ -70,6 +70,9 @@ static uint64_t (*limit_by)(uint64_t bytes); /* set before memory is cut */
 /* What REGION_AUTO may still open as HBM; under the lock. */
 static uint64_t auto_hbm_left;
 
+/* Set once. */
+static _Atomic(const struct region_filler *) filler;
+
 static bool has_policy; /* these never change after region_init() */
 static struct interleave interleaved;
 static uint64_t memory_bytes;
@@ -247,6 +250,33 @@ static bool is_striped(const struct region *region)
 	       interleaved.how == INTERLEAVE_STRIPES;
 }
 
+static void add_to_filler(const struct reservation *r)
+{
+	const struct region_filler *set = atomic_load(&filler);
+
+	if (set && r->kind != REGION_METADATA)
+		set->add(r->start, r->end - r->start);
+}
+
+void region_set_filler(const struct region_filler *set)
+{
+	pthread_mutex_lock(&lock);
+	atomic_store(&filler, set);
+	for (int i = 0; i < reservation_count; i++)
+		add_to_filler(&reservations[i]);
+	pthread_mutex_unlock(&lock);
+}
+
+void region_fill(void *addr, size_t size, bool by_filler)
+{
+	const struct region_filler *set = atomic_load(&filler);
+	uintptr_t start = granule_up((uintptr_t)addr);
+	uintptr_t end = granule_down((uintptr_t)addr + size);
+
+	if (set && start < end)
+		(by_filler ? set->add : set->remove)(start, end - start);
+}
+
 static bool reserve(enum region_kind kind, size_t need)
 {
 	struct region *region = &regions[kind];
@@ -275,6 +305,7 @@ static bool reserve(enum region_kind kind, size_t need)
 	}
 	reservations[count] = (struct reservation){start, start + size, kind};
 	atomic_store_explicit(&reservation_count, count + 1, memory_order_release);
+	add_to_filler(&reservations[count]);
 	region->opened = start;
 	region->reserved_end = start + size;
 	region->reserved_bytes += size;

@@ -121,6 +121,21 @@ bool region_extend(void *addr, struct region_chunk *chunk, size_t size);
 int region_free(void *addr, size_t size);
 
 /*
+ * What fills memory when it is touched, in the kernel's place (runtime/fault):
+ * from region_set_filler() on, @add is called for each reservation but
+ * REGION_METADATA's, with the lock held. What either cannot do the kernel does.
+ */
+struct region_filler {
+	int (*add)(uintptr_t addr, size_t len);
+	int (*remove)(uintptr_t addr, size_t len);
+};
+void region_set_filler(const struct region_filler *filler);
+
+/* Whether the filler, or else the kernel, fills the granules within a part of a region.
+ */
+void region_fill(void *addr, size_t size, bool by_filler);
+
+/*
  * Where a region's memory is: fills in up to @max spans, in no order, free parts
  * included; how many there are.
  */

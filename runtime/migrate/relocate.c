@@ -190,7 +190,7 @@ static void take_last_events(void)
 
 	do {
 		take_events();
-	} while (uffd_zero(relocate.home, 1, 1, &done) == -EAGAIN && !sched_yield());
+	} while (uffd_zero(relocate.home, 1, 1, 0, &done) == -EAGAIN && !sched_yield());
 }
 
 /* ---- windows ------------------------------------------------------------- */
@@ -304,7 +304,7 @@ void relocate_release(void)
 static int check_registered(uintptr_t addr)
 {
 	size_t done;
-	int err = uffd_zero(relocate.home, addr, PAGE_BYTES, &done);
+	int err = uffd_zero(relocate.home, addr, PAGE_BYTES, 0, &done);
 
 	return err == -EEXIST ? 0 : err ? err : -ENOENT;
 }
@@ -372,7 +372,7 @@ static int settle_page(const struct extent *e)
 
 	/* Memory that is read-only or locked takes copies only. */
 	if (err == -EINVAL || err == -EBUSY)
-		err = uffd_copy(relocate.home, e->home, (void *)e->from, PAGE_BYTES,
+		err = uffd_copy(relocate.home, e->home, (void *)e->from, PAGE_BYTES, 0,
 				&done);
 	return err == -EAGAIN || err == -ENOMEM || err == -EBUSY ? err : 0;
 }

@@ -22,6 +22,7 @@
 #include "heap/huge.h"
 #include "policy/auto.h"
 #include "policy/budget.h"
+#include "policy/filling.h"
 #include "policy/ledger.h"
 #include "preload/preload.h"
 #include "preload/statics.h"
@@ -357,6 +358,8 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 		has_hbm && !policy_err && preload.config.manage & MANAGE_MMAP;
 	preload.advise_mappings = huge_advises_mappings();
 	preload.active = true;
+	filling_start(&preload.config, has_variable(envp, "FERRY_SAID_NO_FIRST_TOUCH=1"),
+		      say);
 	if (has_hbm && !policy_err && preload.config.manage & MANAGE_STATIC)
 		statics_init();
 	preload.has_auto = preload.config.policy == POLICY_AUTO && has_hbm && !policy_err;

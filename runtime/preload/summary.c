@@ -13,6 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fault/first_touch.h"
 #include "policy/auto.h"
 #include "policy/budget.h"
 #include "policy/ledger.h"
@@ -264,6 +265,22 @@ static void print_auto(void)
 	end(&line);
 }
 
+static void print_first_touch(void)
+{
+	struct first_touch_stats stats;
+	struct line line;
+
+	first_touch_stats(&stats);
+	if (!stats.started)
+		return;
+	begin(&line);
+	add(&line, "first touch: %llu faults filled ", (unsigned long long)stats.faults);
+	add_size(&line, stats.filled_bytes);
+	if (stats.ends)
+		add(&line, "; then the kernel, for %s", stats.ends);
+	end(&line);
+}
+
 __attribute__((destructor)) static void print_summary(void)
 {
 	struct region_usage usage;
@@ -277,6 +294,7 @@ __attribute__((destructor)) static void print_summary(void)
 	print_head(&usage);
 	if (preload.has_auto)
 		print_auto();
+	print_first_touch();
 	for (int kind = 0; kind < REGION_PLACED; kind++) {
 		if (usage.peak_bytes[kind])
 			print_kind(kind, usage.used_bytes[kind], usage.peak_bytes[kind],

@@ -12,14 +12,16 @@ grep -qxF "Ferry $("$ferry" --version | cut -d" " -f2) on Linux $(uname -r)" "$t
 out '^engine +(kmod|syscall): .'
 out '^  huge pages +syscall: .'
 out '^huge pages +system: (none|never|madvise|always), FERRY_HUGE=auto: .'
+out '^first touch +kernel: FERRY_FIRST_TOUCH=1 is not set$'
 out '^sampler +(abit|none): .'
 check 0 "$ferry" info --json
 cp "$tmp/out" "$tmp/info.json"
 python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --json and sysfs differ"
 import glob, json, os, re, sys
 info = json.load(open(sys.argv[1]))
-assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "huge_engine", "sampler", "userfaultfd",
-                      "io_uring", "numa_balancing", "huge_pages", "preferred_many", "interleave", "hbm_weights", "advice"], list(info)
+assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "huge_engine", "sampler",
+                      "first_touch", "userfaultfd", "io_uring", "numa_balancing", "huge_pages", "preferred_many",
+                      "interleave", "hbm_weights", "advice"], list(info)
 assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
 seen = {}
 for path in glob.glob("/sys/devices/system/node/node[0-9]*"):

@@ -30,6 +30,7 @@ static void assert_defaults(const struct config *config)
 	assert_null(config->hbm_nodes);
 	assert_int_equal(config->huge, HUGE_AUTO);
 	assert_int_equal(config->engine, ENGINE_AUTO);
+	assert_int_equal(config->first_touch, FIRST_TOUCH_KERNEL);
 	assert_false(config->stats);
 	assert_int_equal(config->overhead, 1);
 	assert_int_equal(config->hbm_weight, 0); /* takes no part */
@@ -104,10 +105,15 @@ static void defaults(void **state)
 static void every_variable(void **state)
 {
 	char *envp[] = {
-		(char *)"FERRY_POLICY=threshold", (char *)"FERRY_MIN_SIZE=64K",
-		(char *)"FERRY_HBM_LIMIT=8G",     (char *)"FERRY_HBM_NODES=1,3",
-		(char *)"FERRY_HUGE=never",       (char *)"FERRY_ENGINE=syscall",
-		(char *)"FERRY_STATS=1",          NULL,
+		(char *)"FERRY_POLICY=threshold",
+		(char *)"FERRY_MIN_SIZE=64K",
+		(char *)"FERRY_HBM_LIMIT=8G",
+		(char *)"FERRY_HBM_NODES=1,3",
+		(char *)"FERRY_HUGE=never",
+		(char *)"FERRY_ENGINE=syscall",
+		(char *)"FERRY_STATS=1",
+		(char *)"FERRY_FIRST_TOUCH=1",
+		NULL,
 	};
 	struct config config;
 
@@ -120,6 +126,11 @@ static void every_variable(void **state)
 	assert_int_equal(config.huge, HUGE_NEVER);
 	assert_int_equal(config.engine, ENGINE_SYSCALL);
 	assert_true(config.stats);
+	assert_int_equal(config.first_touch, FIRST_TOUCH_SAFE);
+	assert_int_equal(read_one(&config, "FERRY_FIRST_TOUCH=always"), 0);
+	assert_int_equal(config.first_touch, FIRST_TOUCH_ALWAYS);
+	assert_int_equal(read_one(&config, "FERRY_FIRST_TOUCH=yes"), -EINVAL);
+	assert_non_null(strstr(error, "0, 1 or always"));
 }
 
 static void policies_by_name(void **state)

@@ -118,13 +118,15 @@ static void fills(void **state)
 	assert_ptr_equal(faulted(), mem + PAGE_BYTES);
 	memset(from, 'c', PAGE_BYTES);
 	assert_int_equal(
-		uffd_copy(uffd, (uintptr_t)mem + PAGE_BYTES, from, PAGE_BYTES, &done), 0);
+		uffd_copy(uffd, (uintptr_t)mem + PAGE_BYTES, from, PAGE_BYTES, 0, &done),
+		0);
 	assert_int_equal(done, PAGE_BYTES);
 	assert_int_equal(*from, 'c');
 
 	assert_ptr_equal(faulted(), mem + 2 * PAGE_BYTES);
 	assert_int_equal(
-		uffd_zero(uffd, (uintptr_t)mem + 2 * PAGE_BYTES, PAGE_BYTES, &done), 0);
+		uffd_zero(uffd, (uintptr_t)mem + 2 * PAGE_BYTES, PAGE_BYTES, 0, &done),
+		0);
 	assert_int_equal(done, PAGE_BYTES);
 
 	assert_ptr_equal(faulted(), mem + 3 * PAGE_BYTES);

@@ -82,16 +82,39 @@ static void judge(void)
 		atomic_store(&account.ends, ends);
 }
 
+/* The stream that ends at @addr, or whose last part it is in; NULL: neither. */
+static struct stream *stream_at(uintptr_t addr)
+{
+	struct stream *within = NULL;
+
+	for (unsigned int i = 0; i < STREAMS; i++) {
+		struct stream *stream = &streams[i];
+
+		if (stream->end == addr)
+			return stream;
+		if (stream->end - addr <= stream->filled)
+			within = stream;
+	}
+	return within;
+}
+
 /* Where to end that begins at @addr; notes it for what follows. */
 static uintptr_t plan(uintptr_t addr)
 {
-	struct stream *stream = NULL;
+	struct stream *stream;
 	uintptr_t end;
 
 	pthread_mutex_lock(&lock);
-	for (unsigned int i = 0; i < STREAMS && !stream; i++)
-		if (streams[i].end == addr)
-			stream = &streams[i];
+	stream = stream_at(addr);
+	/*
+	 * Several threads touch the same memory, or it was discarded and is touched
+	 * again: no more memory is taken than before.
+	 */
+	if (stream && stream->end != addr) {
+		end = stream->end;
+		pthread_mutex_unlock(&lock);
+		return end;
+	}
 	if (stream) {
 		account.in_vain -= stream->filled;
 		if (stream->part < GRANULE_BYTES)

@@ -13,7 +13,6 @@
  */
 #include "subjects.h"
 
-#include <getopt.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,95 +49,30 @@ static void *spin(void *stop)
 	return NULL;
 }
 
-static void usage(void)
-{
-	fputs("usage: bench_migrate [--bytes N] [--call-pages N] [--huge|--advised] "
-	      "[--busy]\n"
-	      "                     [--rounds N] [--subjects LIST] [--from NODE] [--to "
-	      "NODE]\n"
-	      "subjects:",
-	      stderr);
-	for (size_t i = 0; i < nr_subjects; i++)
-		fprintf(stderr, " %s", subjects[i].name);
-	fputc('\n', stderr);
-	exit(2);
-}
-
-static unsigned long number(const char *text)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 0);
-
-	if (end == text || *end)
-		usage();
-	return value;
-}
-
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"bytes", required_argument, NULL, 'b'},
-		{"call-pages", required_argument, NULL, 'c'},
-		{"huge", no_argument, NULL, 'h'},
-		{"advised", no_argument, NULL, 'a'},
-		{"busy", no_argument, NULL, 'y'},
-		{"rounds", required_argument, NULL, 'r'},
-		{"subjects", required_argument, NULL, 's'},
-		{"from", required_argument, NULL, 'f'},
-		{"to", required_argument, NULL, 't'},
-		{0},
+	struct bench_task task = {
+		.bench = {.bytes = (size_t)64 << 20, .call_bytes = HUGE},
+		.subjects = "ioctl,io_uring,libferry,move_pages,mbind",
+		.rounds = 5,
+		.to = 1,
 	};
-	struct bench bench = {.bytes = (size_t)64 << 20, .call_bytes = HUGE};
-	const char *wanted = "ioctl,io_uring,libferry,move_pages,mbind";
-	unsigned long rounds = 5;
-	int from = 0, to = 1, option;
-	bool busy = false, stop = false;
+	bool stop = false;
 	pthread_t spinner;
 
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (option) {
-		case 'b':
-			bench.bytes = number(optarg) & ~(HUGE - 1);
-			break;
-		case 'c':
-			bench.call_bytes = number(optarg) * PAGE;
-			break;
-		case 'h':
-			bench.huge = true;
-			break;
-		case 'a':
-			bench.advised = true;
-			break;
-		case 'y':
-			busy = true;
-			break;
-		case 'r':
-			rounds = number(optarg);
-			break;
-		case 's':
-			wanted = optarg;
-			break;
-		case 'f':
-			from = (int)number(optarg);
-			break;
-		case 't':
-			to = (int)number(optarg);
-			break;
-		default:
-			usage();
-		}
-	}
-	if (optind < argc || !bench.bytes || !bench.call_bytes)
-		usage();
-
-	bench_open(&bench, from);
-	if (busy && pthread_create(&spinner, NULL, spin, &stop))
+	bench_options(&task, argc, argv, "hab",
+		      "usage: bench_migrate [--bytes N] [--call-pages N] "
+		      "[--huge|--advised] [--busy]\n"
+		      "                     [--rounds N] [--subjects LIST] [--from NODE] "
+		      "[--to NODE]\n");
+	bench_open(&task.bench, task.from);
+	if (task.busy && pthread_create(&spinner, NULL, spin, &stop))
 		die("pthread_create");
 
-	bench_rounds(&bench, wanted, rounds, from, to, measure);
+	bench_rounds(&task, measure);
 
 	__atomic_store_n(&stop, true, __ATOMIC_RELAXED);
-	if (busy)
+	if (task.busy)
 		pthread_join(spinner, NULL);
 	return 0;
 }

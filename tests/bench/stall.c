@@ -13,7 +13,6 @@
  */
 #include "subjects.h"
 
-#include <getopt.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -117,72 +116,20 @@ static void measure(struct bench *bench, const struct subject *subject, int node
 	       (unsigned long long)took, pages_on(bench, node));
 }
 
-static void usage(void)
-{
-	fputs("usage: bench_stall [--bytes N] [--call-pages N] [--rounds N]\n"
-	      "                   [--subjects LIST] [--from NODE] [--to NODE] [--huge]\n",
-	      stderr);
-	exit(2);
-}
-
-static unsigned long number(const char *text)
-{
-	char *end;
-	unsigned long value = strtoul(text, &end, 0);
-
-	if (end == text || *end)
-		usage();
-	return value;
-}
-
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"bytes", required_argument, NULL, 'b'},
-		{"call-pages", required_argument, NULL, 'c'},
-		{"rounds", required_argument, NULL, 'r'},
-		{"subjects", required_argument, NULL, 's'},
-		{"from", required_argument, NULL, 'f'},
-		{"to", required_argument, NULL, 't'},
-		{"huge", no_argument, NULL, 'h'},
-		{0},
+	struct bench_task task = {
+		.bench = {.bytes = (size_t)256 << 20, .call_bytes = HUGE},
+		.subjects = "ioctl,io_uring,libferry,move_pages",
+		.rounds = 3,
+		.to = 1,
 	};
-	struct bench bench = {.bytes = (size_t)256 << 20, .call_bytes = HUGE};
-	const char *wanted = "ioctl,io_uring,libferry,move_pages";
-	unsigned long rounds = 3;
-	int from = 0, to = 1, option;
 
-	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
-		switch (option) {
-		case 'b':
-			bench.bytes = number(optarg) & ~(HUGE - 1);
-			break;
-		case 'c':
-			bench.call_bytes = number(optarg) * PAGE;
-			break;
-		case 'r':
-			rounds = number(optarg);
-			break;
-		case 's':
-			wanted = optarg;
-			break;
-		case 'f':
-			from = (int)number(optarg);
-			break;
-		case 't':
-			to = (int)number(optarg);
-			break;
-		case 'h':
-			bench.huge = true;
-			break;
-		default:
-			usage();
-		}
-	}
-	if (optind < argc || !bench.bytes || !bench.call_bytes)
-		usage();
-
-	bench_open(&bench, from);
-	bench_rounds(&bench, wanted, rounds, from, to, measure);
+	bench_options(
+		&task, argc, argv, "h",
+		"usage: bench_stall [--bytes N] [--call-pages N] [--rounds N] [--huge]\n"
+		"                   [--subjects LIST] [--from NODE] [--to NODE]\n");
+	bench_open(&task.bench, task.from);
+	bench_rounds(&task, measure);
 	return 0;
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <getopt.h>
 #include <numaif.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -151,12 +152,12 @@ static void move_libferry(struct bench *bench, int node)
 	}
 }
 
-const struct subject subjects[] = {
+static const struct subject subjects[] = {
 	{"ioctl", true, move_ioctl},        {"io_uring", true, move_uring},
 	{"libferry", false, move_libferry}, {"move_pages", false, move_move_pages},
 	{"mbind", false, move_mbind},
 };
-const size_t nr_subjects = sizeof(subjects) / sizeof(subjects[0]);
+static const size_t nr_subjects = sizeof(subjects) / sizeof(subjects[0]);
 
 /* ---- time and memory ---- */
 
@@ -239,25 +240,26 @@ static void require(const struct bench *bench, const struct subject *subject)
 	die(FERRY_DEVICE_PATH);
 }
 
-void bench_rounds(struct bench *bench, const char *wanted, unsigned long rounds, int from,
-		  int to,
+void bench_rounds(struct bench_task *task,
 		  void (*measure)(struct bench *bench, const struct subject *subject,
 				  int node))
 {
+	struct bench *bench = &task->bench;
+
 	/* Each subject takes each place in a round once before any comes twice. */
-	for (unsigned long round = 0; round < rounds; round++)
+	for (unsigned long round = 0; round < task->rounds; round++)
 		for (size_t i = 0; i < nr_subjects; i++) {
 			const struct subject *subject =
 				&subjects[(i + round) % nr_subjects];
 
-			if (!listed(wanted, subject->name))
+			if (!listed(task->subjects, subject->name))
 				continue;
 			require(bench, subject);
 			if (bench->advised)
-				remake_memory(bench, from);
-			measure(bench, subject, to);
+				remake_memory(bench, task->from);
+			measure(bench, subject, task->to);
 			if (!bench->advised)
-				measure(bench, subject, from);
+				measure(bench, subject, task->from);
 		}
 }
 
@@ -278,4 +280,80 @@ size_t pages_on(const struct bench *bench, int node)
 	free(pages);
 	free(status);
 	return on;
+}
+
+/* ---- options ---- */
+
+_Noreturn static void refuse(const char *usage)
+{
+	fputs(usage, stderr);
+	fputs("subjects:", stderr);
+	for (size_t i = 0; i < nr_subjects; i++)
+		fprintf(stderr, " %s", subjects[i].name);
+	fputc('\n', stderr);
+	exit(2);
+}
+
+static unsigned long number(const char *text, const char *usage)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 0);
+
+	if (end == text || *end)
+		refuse(usage);
+	return value;
+}
+
+static void set_flag(struct bench_task *task, int flag)
+{
+	task->bench.huge |= flag == 'h';
+	task->bench.advised |= flag == 'a';
+	task->busy |= flag == 'b';
+}
+
+void bench_options(struct bench_task *task, int argc, char **argv, const char *flags,
+		   const char *usage)
+{
+	static const struct option options[] = {
+		{"bytes", required_argument, NULL, 'B'},
+		{"call-pages", required_argument, NULL, 'C'},
+		{"rounds", required_argument, NULL, 'R'},
+		{"subjects", required_argument, NULL, 'S'},
+		{"from", required_argument, NULL, 'F'},
+		{"to", required_argument, NULL, 'T'},
+		{"huge", no_argument, NULL, 'h'},
+		{"advised", no_argument, NULL, 'a'},
+		{"busy", no_argument, NULL, 'b'},
+		{0},
+	};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'B':
+			task->bench.bytes = number(optarg, usage) & ~(HUGE - 1);
+			break;
+		case 'C':
+			task->bench.call_bytes = number(optarg, usage) * PAGE;
+			break;
+		case 'R':
+			task->rounds = number(optarg, usage);
+			break;
+		case 'S':
+			task->subjects = optarg;
+			break;
+		case 'F':
+			task->from = (int)number(optarg, usage);
+			break;
+		case 'T':
+			task->to = (int)number(optarg, usage);
+			break;
+		default:
+			if (!strchr(flags, option))
+				refuse(usage);
+			set_flag(task, option);
+		}
+	}
+	if (optind < argc || !task->bench.bytes || !task->bench.call_bytes)
+		refuse(usage);
 }

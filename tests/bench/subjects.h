@@ -37,8 +37,22 @@ struct subject {
 	void (*move)(struct bench *bench, int node);
 };
 
-extern const struct subject subjects[];
-extern const size_t nr_subjects;
+/* What a program of these is asked to do, with its defaults before options are read */
+struct bench_task {
+	struct bench bench;
+	const char *subjects; /* a list with commas between its words */
+	unsigned long rounds;
+	int from, to;
+	bool busy; /* a second thread works meanwhile */
+};
+
+/*
+ * Reads the options --bytes, --call-pages, --rounds, --subjects, --from, --to, and of
+ * --huge, --advised and --busy those whose first letter is in @flags. Ends the program
+ * with @usage and the names of the subjects if there is anything else.
+ */
+void bench_options(struct bench_task *task, int argc, char **argv, const char *flags,
+		   const char *usage);
 
 /* Ends the program with a message that tells of errno. */
 _Noreturn void die(const char *what);
@@ -48,12 +62,10 @@ uint64_t now_ns(void);
 /* Opens the device, where there is one, and a ring; fills memory on @node. */
 void bench_open(struct bench *bench, int node);
 /*
- * Has @measure move the memory from node to node and back by each of @wanted, a
- * list with commas between its words, in turns. Ends the program if one of them
- * cannot be had here.
+ * Has @measure move the memory from node to node and back by each of the subjects, in
+ * turns. Ends the program if one of them cannot be had here.
  */
-void bench_rounds(struct bench *bench, const char *wanted, unsigned long rounds, int from,
-		  int to,
+void bench_rounds(struct bench_task *task,
 		  void (*measure)(struct bench *bench, const struct subject *subject,
 				  int node));
 /* Pages of the memory that the kernel says are on @node */

@@ -58,7 +58,7 @@ int main(int argc, char **argv)
 		.to = 1,
 	};
 	bool stop = false;
-	pthread_t spinner;
+	pthread_t spinner = 0;
 
 	bench_options(&task, argc, argv, "hab",
 		      "usage: bench_migrate [--bytes N] [--call-pages N] "

@@ -34,7 +34,7 @@ static void measure(struct bench *bench, const struct subject *subject, int node
 
 	subject->move(bench, node);
 	end = now_ns();
-	on = pages_on(bench, node);
+	on = pages_on(bench, subject, node);
 	check_data(bench);
 	printf("%s %d %llu %zu\n", subject->name, node, (unsigned long long)(end - start),
 	       on);

@@ -5,7 +5,8 @@ Cases are PAGE-SIZE-CALL-BESIDE: the page size (4k, thp), the memory moved, the
 4 KiB pages that one call moves, and what else the process does (alone, busy: a
 second thread of it runs on the other CPU). Values are per 4 KiB page, so that
 page sizes can be compared. The module leaves huge pages to move_pages(2), so
-the subjects for thp are the library and the system calls.
+the subjects for thp are the library and the system calls. The peer copy is the
+physical limit: a plain copy of the same bytes to the other node, in the same run.
 
 populate: 16 MiB of holes filled by the module, against touching them. submit:
 what 1,000 ranges of 64 KiB cost the thread that submits them, by one io_uring
@@ -18,6 +19,7 @@ import harness
 
 MODULE = ("ioctl", "io_uring")
 PEERS = ("move_pages", "mbind")
+LIMIT = "copy"
 
 
 def measure(options):
@@ -44,7 +46,7 @@ def case(options, page, mib, call, beside, rounds, icount):
     subjects = ("libferry",) + PEERS if page == "thp" else MODULE + ("libferry",) + PEERS
     command = [harness.BUILD + "/bench/bench_migrate", "--bytes", str(mib << 20),
                "--call-pages", str(call), "--rounds", str(rounds),
-               "--subjects", ",".join(subjects)]
+               "--subjects", ",".join(subjects + (LIMIT,))]
     command += ["--huge"] if page == "thp" else []
     command += ["--busy"] if beside == "busy" else []
     output = harness.guest(command, options, icount=icount, cpus=1 if icount else 2)
@@ -53,7 +55,7 @@ def case(options, page, mib, call, beside, rounds, icount):
     unit = "insn/page" if icount else "us/page"
     scale = 1 if icount else 1000
     for subject in subjects:
-        for peer in PEERS:
+        for peer in PEERS + (LIMIT,):
             if subject == peer or (subject == "mbind" and peer == "move_pages"):
                 continue
             yield harness.Figure(

@@ -64,12 +64,12 @@ def page_ns(count, huge):
                                     (clock.low, ipc.low, copy.low, flush.high)))
 
 
-def relocate_ns(figures):
+def relocate_ns(figures, case):
     """The same by the part of a plain copy's bandwidth that the relocate engine reaches; or None."""
     copy = ASSUMED["core copy"]
     for figure in figures:
-        if (figure.bench, figure.unit, figure.case) == ("relocate", "of-copy-bandwidth", "thp"):
-            return tuple(PAGE / (figure.value * rate) for rate in (copy.high, copy.low))
+        if (figure.bench, figure.unit, figure.case) == ("relocate", "of-copy-bandwidth", case):
+            return tuple(PAGE / (figure.ratio * rate) for rate in (copy.high, copy.low))
     return None
 
 
@@ -86,6 +86,19 @@ def passes(gbps):
     return 1 / gbps[1] / gain[1], 1 / gbps[0] / gain[0]
 
 
+def speedup(share):
+    """Of a program that bandwidth bounds, over DDR alone, with a share of its accesses served by
+    HBM: (low, high). At worst the two tiers are read in turns, at best at the same time."""
+    ddr, hbm = ASSUMED["ddr"], ASSUMED["hbm"]
+    low = 1 / (1 - share + share * ddr.high / hbm.low)
+    high = 1 / max(1 - share, share * ddr.low / hbm.high)
+    return low, high
+
+
+def precise(pair):
+    return " to ".join(f"{value:.2f}" for value in pair)
+
+
 def text(pair):
     return " to ".join(f"{value:.1f}" if value < 100 else f"{value:.0f}" for value in pair)
 
@@ -93,9 +106,12 @@ def text(pair):
 def section(figures):
     """Lines of Markdown."""
     yield from (
-        "A model, not a measurement: the guest's instructions a page, scaled to one of the four",
-        f"clusters of a Xeon Max 9480 in SNC4 mode ({CORES} cores, its own DDR and HBM nodes), pages",
-        "going from the cluster's DDR to its HBM. It assumes:", "")
+        "A model, not a measurement, of one of the four clusters of a Xeon Max 9480 in SNC4 mode",
+        f"({CORES} of its {CLUSTERS * CORES} cores, with a DDR and an HBM node of its own; a socket is four "
+        "of them).", "",
+        "Measured, here or in the guest, and taken for independent of the machine: instructions a page; the",
+        "part of a plain copy's bandwidth that relocation reaches in the same run; the share of accesses that",
+        "HBM serves. Assumed:", "")
     for name, a in ASSUMED.items():
         yield f"- {name}: {a.low:.3g} to {a.high:.3g} {a.unit}: {a.why}"
     yield from (
@@ -106,6 +122,27 @@ def section(figures):
         "- cores add up until the cluster's DDR is busy; locks of the memory map, the zone and the LRU",
         "  lists are left out, so figures for many cores are upper bounds;",
         "- the program does nothing else meanwhile, and reads its data evenly in each pass.", "")
+    yield from ("What follows for moving from the cluster's DDR to its HBM:", "")
+    yield from moving(figures)
+    yield from ("", "And for a program that bandwidth bounds, by the share of its accesses that HBM served in",
+                "`hotset`, over the same program in DDR alone (between reading the tiers in turns and at the",
+                "same time):", "")
+    yield from placing(figures)
+    copy, ddr, hbm = ASSUMED["core copy"], ASSUMED["ddr"], ASSUMED["hbm"]
+    yield from (
+        "", "On the machine, any of these would show the model to be wrong:", "",
+        f"- one core copies from DDR to HBM at less than {copy.low:.3g} or more than {copy.high:.3g} GB/s;",
+        f"- a cluster's STREAM is outside {ddr.low:.0f} to {ddr.high:.0f} GB/s in DDR, or {hbm.low:.0f} to "
+        f"{hbm.high:.0f} in HBM;",
+        "- `tests/bench/run relocate --clock wall` gives another ratio to the plain copy between two nodes than",
+        "  within one, by more than a tenth;",
+        "- moving by two threads is not between one and two times as fast as by one, or by four slower than by",
+        "  two: then locks matter that are left out;",
+        "- a page takes longer by more than a shootdown's upper bound, divided by the pages that share it,",
+        "  when the process runs on all cores of the socket.")
+
+
+def moving(figures):
     rows = []
     for name, who, fits in SUBJECTS:
         count = instructions(figures, who, fits)
@@ -113,15 +150,29 @@ def section(figures):
             yield f"{name}: not among the figures of this run (`migrate`, icount).\n"
             continue
         rows.append(row(name, f"{count:.0f}", page_ns(count, "huge" in name)))
-    if relocate_ns(figures):
-        rows.append(row("relocate, huge pages", "-", relocate_ns(figures)))
-    else:
-        yield "relocate, huge pages: not among the figures of this run (`relocate`).\n"
+    for case, name in (("thp", "relocate, huge pages"), ("4k", "relocate, 4 KiB pages made huge")):
+        if relocate_ns(figures, case):
+            rows.append(row(name, "-", relocate_ns(figures, case)))
+        else:
+            yield f"{name}: not among the figures of this run (`relocate`, wall).\n"
     if rows:
         head = ["subject", "instructions a page", "ns a page, one core"]
         head += [f"GB/s, {n} core{'s' if n > 1 else ''}" for n in WORKERS]
         head.append(f"passes to pay, {WORKERS[-2]} cores")
         yield from table(head, rows)
+
+
+def placing(figures):
+    shares = {}  # by (case, subject)
+    for figure in figures:
+        if figure.bench == "hotset" and figure.unit == "hbm-access-share":
+            shares[figure.case, figure.subject] = figure.value
+            shares[figure.case, figure.peer] = figure.peer_value
+    if not shares:
+        yield "Not among the figures of this run (`hotset`)."
+        return
+    yield from table(["case", "subject", "served by HBM", "times as fast as DDR alone"],
+                     [[*key, f"{share:.2f}", precise(speedup(share))] for key, share in shares.items()])
 
 
 def row(name, count, ns):

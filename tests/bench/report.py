@@ -2,20 +2,24 @@
 """Writes docs/performance.md from figures: what was measured on what, tables and
 charts for each benchmark, the model, and what has not been measured."""
 import collections
+import glob
 import os
 
 import chart
 import model
 
 TITLES = {
+    "first-touch": "First touch by user faults",
+    "hotset": "A hot set that shifts",
     "malloc": "Allocator: programs under `ferry run`",
     "migrate": "Moving pages",
     "relocate": "Moving huge pages in user space",
+    "stall": "How long a reader waits while its memory moves",
 }
-# Units whose peer is a bandwidth or time that nothing can beat.
-LIMITS = {
-    "of-copy-bandwidth": "the ratio is to the physical limit, a plain copy of the same bytes",
-}
+# The peer that nothing can beat, and what the table says of it.
+LIMIT = "copy"
+LIMIT_TEXT = ("where the peer is `copy`, the ratio is to the physical limit: a plain copy of the same bytes in "
+              "the same run")
 
 UNMEASURED = """Nothing here was measured on HBM, or on a machine with two NUMA nodes. Guest figures come from
 QEMU's software emulation of a machine with a DDR and an HBM node, which are the same memory of the host: they
@@ -30,7 +34,9 @@ tell how much work is done for a page, not how fast HBM is. Not measured at all:
 def write(path, figures):
     folder = os.path.dirname(os.path.abspath(path))
     charts = chart.draw(figures, os.path.join(folder, "performance"))
-    lines = list(document(figures, [os.path.relpath(name, folder) for name in charts]))
+    # Those over time are drawn as it is measured: by --charts, in the same folder.
+    charts += glob.glob(os.path.join(folder, "performance", "*-over-time-*.svg"))
+    lines = list(document(figures, [os.path.relpath(name, folder) for name in sorted(charts)]))
     with open(path, "w", encoding="utf-8") as out:
         out.write("\n".join(lines) + "\n")
 
@@ -72,7 +78,8 @@ def headline(figures):
 def unit_table(unit, figures):
     name, where = unit
     yield ""
-    yield f"`{name}`, {where}:" + (f" {LIMITS[name]}." if name in LIMITS else "")
+    limited = any(figure.peer == LIMIT for figure in figures)
+    yield f"`{name}`, {where}:" + (f" {LIMIT_TEXT}." if limited else "")
     yield ""
     head = ["case", "subject", "median", "peer", "peer's median", "ratio", "spread", "clock", "runs"]
     rows = [[figure.case, figure.subject, f"{figure.value:.4g}", figure.peer,

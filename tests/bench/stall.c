@@ -113,7 +113,7 @@ static void measure(struct bench *bench, const struct subject *subject, int node
 	       (unsigned long long)percentile(&reader, 0.99),
 	       (unsigned long long)percentile(&reader, 0.999),
 	       (unsigned long long)reader.max, (unsigned long long)reader.waited,
-	       (unsigned long long)took, pages_on(bench, node));
+	       (unsigned long long)took, pages_on(bench, subject, node));
 }
 
 int main(int argc, char **argv)

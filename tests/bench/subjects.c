@@ -152,10 +152,22 @@ static void move_libferry(struct bench *bench, int node)
 	}
 }
 
+/* Nothing is moved: the memory is copied to the other node, or from there. */
+static void copy_plainly(struct bench *bench, int node)
+{
+	if (node == bench->copy_node)
+		memcpy(bench->copy, bench->mem, bench->bytes);
+	else
+		memcpy(bench->mem, bench->copy, bench->bytes);
+}
+
 static const struct subject subjects[] = {
-	{"ioctl", true, move_ioctl},        {"io_uring", true, move_uring},
-	{"libferry", false, move_libferry}, {"move_pages", false, move_move_pages},
-	{"mbind", false, move_mbind},
+	{.name = "ioctl", .needs_module = true, .move = move_ioctl},
+	{.name = "io_uring", .needs_module = true, .move = move_uring},
+	{.name = "libferry", .move = move_libferry},
+	{.name = "move_pages", .move = move_move_pages},
+	{.name = "mbind", .move = move_mbind},
+	{.name = "copy", .is_copy = true, .move = copy_plainly},
 };
 static const size_t nr_subjects = sizeof(subjects) / sizeof(subjects[0]);
 
@@ -232,6 +244,16 @@ void bench_open(struct bench *bench, int node)
 	fill_memory(bench, node);
 }
 
+static void open_copy(struct bench *bench, int node)
+{
+	struct bench copy = {.bytes = bench->bytes, .huge = bench->huge};
+
+	copy.mem = reserve(&copy);
+	fill_memory(&copy, node);
+	bench->copy = copy.mem;
+	bench->copy_node = node;
+}
+
 static void require(const struct bench *bench, const struct subject *subject)
 {
 	if (!subject->needs_module || bench->device >= 0)
@@ -255,6 +277,8 @@ void bench_rounds(struct bench_task *task,
 			if (!listed(task->subjects, subject->name))
 				continue;
 			require(bench, subject);
+			if (subject->is_copy && !bench->copy)
+				open_copy(bench, task->to);
 			if (bench->advised)
 				remake_memory(bench, task->from);
 			measure(bench, subject, task->to);
@@ -263,8 +287,10 @@ void bench_rounds(struct bench_task *task,
 		}
 }
 
-size_t pages_on(const struct bench *bench, int node)
+size_t pages_on(const struct bench *bench, const struct subject *subject, int node)
 {
+	const char *mem =
+		subject->is_copy && node == bench->copy_node ? bench->copy : bench->mem;
 	size_t count = bench->bytes / PAGE, on = 0;
 	void **pages = calloc(count, sizeof(*pages));
 	int *status = calloc(count, sizeof(*status));
@@ -272,7 +298,7 @@ size_t pages_on(const struct bench *bench, int node)
 	if (!pages || !status)
 		die("calloc");
 	for (size_t i = 0; i < count; i++)
-		pages[i] = bench->mem + i * PAGE;
+		pages[i] = (void *)(mem + i * PAGE);
 	if (move_pages(0, count, pages, NULL, status, 0) < 0)
 		die("move_pages query");
 	for (size_t i = 0; i < count; i++)

@@ -26,6 +26,8 @@ struct bench {
 	 * there; made anew before each move, and moved one way.
 	 */
 	bool advised;
+	char *copy; /* NULL, or as much memory on copy_node, to copy to and from */
+	int copy_node;
 	int device; /* -1 without the module */
 	struct io_uring ring;
 };
@@ -34,6 +36,7 @@ struct bench {
 struct subject {
 	const char *name;
 	bool needs_module;
+	bool is_copy; /* moves nothing: what copying alone takes */
 	void (*move)(struct bench *bench, int node);
 };
 
@@ -68,7 +71,7 @@ void bench_open(struct bench *bench, int node);
 void bench_rounds(struct bench_task *task,
 		  void (*measure)(struct bench *bench, const struct subject *subject,
 				  int node));
-/* Pages of the memory that the kernel says are on @node */
-size_t pages_on(const struct bench *bench, int node);
+/* Pages of the memory, or for `copy` of the copy, that the kernel says are on @node */
+size_t pages_on(const struct bench *bench, const struct subject *subject, int node);
 
 #endif /* SUBJECTS_H */

@@ -6,7 +6,7 @@
  * against huge pages (MADV_NOHUGEPAGE). User space alone cannot: a huge page
  * cannot be moved to where an empty page table is, and the one call that takes
  * that away, mremap(2), may take away what another thread has mapped there the
- * moment before.
+ * moment before. docs/architecture.md has the other ways and what they would save.
  *
  * The policy is that of huge.h in Ferry's regions, whose advice the kernel heeds;
  * elsewhere the system's: where it makes huge pages only of what is advised so

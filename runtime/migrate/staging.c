@@ -165,7 +165,7 @@ struct slot *staging_empty(void)
 }
 
 /* Has a huge page come up in an empty slot, on @node if there is one there. */
-static void fill(const struct slot *slot, int node)
+static void fill(const struct slot *slot, unsigned int node)
 {
 	unsigned long nodes[FERRY_MAX_NODES / 64] = {0};
 
@@ -196,7 +196,7 @@ struct slot *staging_filled(int node)
 	slot = staging_empty();
 	if (!slot)
 		return NULL;
-	fill(slot, node);
+	fill(slot, (unsigned int)node);
 	slot->node = node;
 	if (is_huge_on(slot, node))
 		return slot;

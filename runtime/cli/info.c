@@ -159,7 +159,7 @@ int info_command(int argc, char *argv[])
 	info.engine = migrate_engine_name(config->engine, &info.engine_why);
 	info.huge_engine =
 		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
-	info.sampler = sampler_name(&info.sampler_why);
+	info.sampler = sampler_name(config->sampler, &info.sampler_why);
 	info.filling = filling_name(config, &info.filling_why);
 	info.huge = config->huge;
 	info.interleave = interleave_choose(info.topology, INTERLEAVE_SYSFS);

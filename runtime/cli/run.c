@@ -49,6 +49,11 @@ static const char help[] =
 	"                     such as MPI ranks: 1 to 10000       (does not share)\n"
 	"  --move-limit SIZE  most bytes a second that auto moves           (no limit)\n"
 	"  --overhead PERCENT most of a CPU that auto takes to find what is hot    (1)\n"
+	"  --sampler SAMPLER  what tells auto which memory is accessed             "
+	"(auto)\n"
+	"      auto        abit\n"
+	"      abit        accessed bits, by the module\n"
+	"      fault       hint faults: takes few pages out of their place for moments\n"
 	"  --hbm-nodes NODES  these nodes are the HBM: \"1\", \"2-3\", \"!0\"; \"\" for "
 	"none\n"
 	"                     (found by bandwidth, see ferry info)\n"
@@ -66,8 +71,8 @@ static const char help[] =
 	"Each option sets an environment variable, which is used where the option is "
 	"not\n"
 	"given: FERRY_POLICY, FERRY_MIN_SIZE, FERRY_MANAGE, FERRY_HBM_LIMIT,\n"
-	"FERRY_HBM_WEIGHT, FERRY_MOVE_LIMIT, FERRY_OVERHEAD, FERRY_HBM_NODES, "
-	"FERRY_HUGE,\n"
+	"FERRY_HBM_WEIGHT, FERRY_MOVE_LIMIT, FERRY_OVERHEAD, FERRY_SAMPLER,\n"
+	"FERRY_HBM_NODES, FERRY_HUGE, "
 	"FERRY_FIRST_TOUCH, FERRY_STATS.\n"
 	"Programs that PROGRAM starts inherit them.\n"
 	"\n"
@@ -89,6 +94,7 @@ static const struct {
 	{"hbm-weight", "FERRY_HBM_WEIGHT", required_argument},
 	{"move-limit", "FERRY_MOVE_LIMIT", required_argument},
 	{"overhead", "FERRY_OVERHEAD", required_argument},
+	{"sampler", "FERRY_SAMPLER", required_argument},
 	{"hbm-nodes", "FERRY_HBM_NODES", required_argument},
 	{"huge", "FERRY_HUGE", required_argument},
 	{"first-touch", "FERRY_FIRST_TOUCH", no_argument},
@@ -190,12 +196,13 @@ static void say_without_huge(enum huge_mode mode)
 }
 
 /* Says once that `auto` cannot see what is accessed; the libraries then say nothing. */
-static void say_without_sampler(enum policy_kind policy)
+static void say_without_sampler(const struct config *config)
 {
 	const char *why;
 
-	if (policy != POLICY_AUTO || getenv("FERRY_SAID_NO_HBM") ||
-	    getenv("FERRY_SAID_NO_SAMPLER") || strcmp(sampler_name(&why), "none") != 0)
+	if (config->policy != POLICY_AUTO || getenv("FERRY_SAID_NO_HBM") ||
+	    getenv("FERRY_SAID_NO_SAMPLER") ||
+	    strcmp(sampler_name(config->sampler, &why), "none") != 0)
 		return;
 	fail(0, "run",
 	     "policy auto: nothing tells what is accessed (%s); memory stays where it is "
@@ -231,7 +238,7 @@ static int check_environment(void)
 		return fail(EXIT_USAGE, "run", "%s", error);
 	say_without_hbm(config.policy, &topology);
 	say_without_huge(config.huge);
-	say_without_sampler(config.policy);
+	say_without_sampler(&config);
 	say_without_first_touch(&config);
 	return 0;
 }

@@ -33,6 +33,12 @@ static const char *const huge_names[] = {
 	[HUGE_NEVER] = "never",
 };
 
+static const char *const sampler_names[] = {
+	[SAMPLER_AUTO] = "auto",
+	[SAMPLER_ABIT] = "abit",
+	[SAMPLER_FAULT] = "fault",
+};
+
 static const char *const first_touch_names[] = {
 	[FIRST_TOUCH_KERNEL] = "0",
 	[FIRST_TOUCH_SAFE] = "1",
@@ -217,6 +223,16 @@ static const char *set_first_touch(struct config *config, const char *value)
 	return NULL;
 }
 
+static const char *set_sampler(struct config *config, const char *value)
+{
+	int found = find_name(value, sampler_names, SAMPLER_FAULT + 1);
+
+	if (found < 0)
+		return "auto, abit or fault";
+	config->sampler = (enum sampler_choice)found;
+	return NULL;
+}
+
 static const char *set_stats(struct config *config, const char *value)
 {
 	if (strcmp(value, "0") != 0 && strcmp(value, "1") != 0)
@@ -241,6 +257,7 @@ static const struct {
 	{"FERRY_MANAGE", set_manage},
 	{"FERRY_MOVE_LIMIT", set_move_limit},
 	{"FERRY_FIRST_TOUCH", set_first_touch},
+	{"FERRY_SAMPLER", set_sampler},
 };
 
 /* Like getenv(3), which may not work yet. */
@@ -258,6 +275,13 @@ static const char *find_variable(char *const envp[], const char *name)
 static int check(const struct config *config, char *const envp[], char *error,
 		 size_t error_size)
 {
+	if (config->sampler == SAMPLER_FAULT && config->first_touch) {
+		snprintf(error, error_size,
+			 "FERRY_FIRST_TOUCH=\"%s\" and FERRY_SAMPLER=fault exclude each "
+			 "other: memory has one userfaultfd; allowed: one of them",
+			 find_variable(envp, "FERRY_FIRST_TOUCH"));
+		return -EINVAL;
+	}
 	if (config->policy != POLICY_THRESHOLD || config->min_size >= THRESHOLD_LEAST)
 		return 0;
 	snprintf(error, error_size,

@@ -11,6 +11,9 @@
  *                                                            (default heap,mmap)
  *   FERRY_MOVE_LIMIT SIZE: most bytes a second that auto moves
  *                                                            (default none)
+ *   FERRY_SAMPLER    auto | abit | fault: what tells auto which memory is accessed;
+ *                    fault takes pages out of their place for moments, and excludes
+ *                    FERRY_FIRST_TOUCH                       (default auto: abit)
  *   FERRY_OVERHEAD   1 to 100: percent of a CPU that auto may take to find out
  *                    what is hot                             (default 1)
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
@@ -65,6 +68,9 @@ enum engine_choice {
 	ENGINE_SYSCALL,
 };
 
+/* What FERRY_SAMPLER names. */
+enum sampler_choice { SAMPLER_AUTO, SAMPLER_ABIT, SAMPLER_FAULT };
+
 /* What FERRY_MANAGE names. */
 enum { MANAGE_HEAP = 1 << 0, MANAGE_MMAP = 1 << 1, MANAGE_STATIC = 1 << 2 };
 
@@ -80,6 +86,7 @@ struct config {
 	const char *hbm_nodes;   /* unparsed, NULL: not set */
 	enum huge_mode huge;
 	enum engine_choice engine;
+	enum sampler_choice sampler;
 	uint64_t move_limit;   /* bytes a second, a page or more; UINT64_MAX: none */
 	unsigned int overhead; /* percent of a CPU, 1 to 100 */
 	enum first_touch first_touch;

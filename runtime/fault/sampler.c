@@ -2,20 +2,20 @@
 /* The choice of the sampler (sampler.h). No state. */
 #include "fault/sampler.h"
 
-/* In order of preference: the cheapest first. */
-static const struct sampler *const samplers[] = {&sampler_abit};
+static const struct sampler *const samplers[] = {
+	[SAMPLER_AUTO] = &sampler_abit,
+	[SAMPLER_ABIT] = &sampler_abit,
+	[SAMPLER_FAULT] = &sampler_fault,
+};
 
-const struct sampler *sampler_open(const char **why)
+const struct sampler *sampler_open(enum sampler_choice choice, const char **why)
 {
-	for (size_t i = 0; i < sizeof(samplers) / sizeof(samplers[0]); i++)
-		if (!samplers[i]->open(why))
-			return samplers[i];
-	return NULL;
+	return samplers[choice]->open(why) ? NULL : samplers[choice];
 }
 
-const char *sampler_name(const char **why)
+const char *sampler_name(enum sampler_choice choice, const char **why)
 {
-	const struct sampler *sampler = sampler_open(why);
+	const struct sampler *sampler = sampler_open(choice, why);
 
 	if (sampler)
 		sampler->close();

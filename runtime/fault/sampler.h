@@ -7,14 +7,17 @@
  * caller: short ones tell hot memory from warm, long ones warm from idle.
  *
  * One thread uses a sampler: all calls but sampler_name() are the policy's
- * thread's. A sampler moves nothing and touches no page of the program.
+ * thread's. A sampler touches no page of the program, and all pages are where they
+ * were when it has told of them.
  */
 #ifndef FERRY_SAMPLER_H
 #define FERRY_SAMPLER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "config/config.h"
 #include "heap/range_set.h"
 #include "migrate/page.h"
 
@@ -49,17 +52,34 @@ struct sampler {
 	 */
 	int (*sample)(const struct span *span, size_t n, uint64_t window_ns,
 		      struct sample *out);
+
+	/* Each page is watched for the window and no longer. */
+	bool exact;
+
+	/*
+	 * CPU time that sampling took other threads so far, the program's among
+	 * them, in ns; NULL: none.
+	 */
+	uint64_t (*cost)(void);
+
+	/*
+	 * Limits that time, in percent of one CPU: then fewer pages are watched.
+	 * After open(), which sets 1. NULL: there is none.
+	 */
+	void (*limit)(unsigned int percent);
 };
 
 extern const struct sampler sampler_abit;
+extern const struct sampler sampler_fault;
 
 /*
- * The first sampler that can be opened in this process, or NULL; in *why, why
- * it is that one, or what each of them lacks.
+ * The sampler that is asked for, if it can be opened in this process, or NULL; in
+ * *why, why it is that one, or what it lacks. `auto` is abit: what the other one does
+ * to a program's memory is for those who ask for it.
  */
-const struct sampler *sampler_open(const char **why);
+const struct sampler *sampler_open(enum sampler_choice choice, const char **why);
 
 /* Name and reason of what sampler_open() takes, without keeping it open; "none". */
-const char *sampler_name(const char **why);
+const char *sampler_name(enum sampler_choice choice, const char **why);
 
 #endif /* FERRY_SAMPLER_H */

@@ -3,7 +3,6 @@
 #include "heap/extent_hooks.h"
 
 #include <errno.h>
-#include <sys/mman.h>
 
 #include "heap/huge.h"
 
@@ -126,7 +125,7 @@ static bool extent_purge_lazily(extent_hooks_t *hooks, void *addr, size_t size,
 	if (!huge_keeps())
 		return true;
 	if (start < end)
-		madvise((void *)start, end - start, MADV_DONTNEED);
+		region_discard((void *)start, end - start);
 	errno = saved;
 	return false;
 }
@@ -135,7 +134,7 @@ static bool extent_purge(extent_hooks_t *hooks, void *addr, size_t size, size_t 
 			 size_t length, unsigned int arena)
 {
 	int saved = errno;
-	bool failed = madvise((char *)addr + offset, length, MADV_DONTNEED);
+	bool failed = region_discard((char *)addr + offset, length);
 
 	(void)hooks;
 	(void)size;

@@ -560,15 +560,40 @@ bool region_extend(void *addr, struct region_chunk *chunk, size_t size)
 	return done;
 }
 
+/* Written once; let_go before hold, which tells that both are there. */
+static void (*guard_let_go)(void);
+static _Atomic(void (*)(const void *, size_t)) guard_hold;
+
+void region_guard(void (*hold)(const void *addr, size_t size), void (*let_go)(void))
+{
+	guard_let_go = let_go;
+	atomic_store(&guard_hold, hold);
+}
+
+int region_discard(void *addr, size_t size)
+{
+	void (*hold)(const void *, size_t) = atomic_load(&guard_hold);
+	int err = 0;
+
+	if (hold)
+		hold(addr, size);
+	if (madvise(addr, size, MADV_DONTNEED) &&
+	    madvise(addr, size, MADV_DONTNEED_LOCKED))
+		err = -errno;
+	if (hold)
+		guard_let_go();
+	return err;
+}
+
 int region_free(void *addr, size_t size)
 {
 	int err;
 
 	if (region_of(addr) < 0)
 		return -EINVAL;
-	if (madvise(addr, size, MADV_DONTNEED) &&
-	    madvise(addr, size, MADV_DONTNEED_LOCKED))
-		return -errno;
+	err = region_discard(addr, size);
+	if (err)
+		return err;
 	pthread_mutex_lock(&lock);
 	err = put_back((uintptr_t)addr, (uintptr_t)addr + size);
 	pthread_mutex_unlock(&lock);

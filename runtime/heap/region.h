@@ -131,6 +131,19 @@ struct region_filler {
 };
 void region_set_filler(const struct region_filler *filler);
 
+/*
+ * Gives the pages of any part of a region to the kernel; it reads as zeros then.
+ * 0 or -errno.
+ */
+int region_discard(void *addr, size_t size);
+
+/*
+ * What has pages out of their place (runtime/fault): region_discard() calls
+ * @hold for a range before it is discarded and @let_go afterwards, with no lock
+ * of this part held. Set once.
+ */
+void region_guard(void (*hold)(const void *addr, size_t size), void (*let_go)(void));
+
 /* Whether the filler, or else the kernel, fills the granules within a part of a region.
  */
 void region_fill(void *addr, size_t size, bool by_filler);

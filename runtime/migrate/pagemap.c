@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Huge pages of this process (pagemap.h). No shared state, no locking.
+ * Pages of this process (pagemap.h). No shared state, no locking.
  */
 #include "migrate/pagemap.h"
 
@@ -41,26 +41,49 @@ struct page_region {
 #define PAGE_IS_PFNZERO (1 << 5)
 #define PAGE_IS_HUGE    (1 << 6)
 
-int pagemap_huge_runs(int fd, uintptr_t start, uintptr_t end,
-		      struct huge_run run[PAGEMAP_RUNS], uintptr_t *walked)
+/* Runs of pages of category @mask, told apart by @categories. */
+static int scan(int fd, uintptr_t start, uintptr_t end, uint64_t mask,
+		uint64_t categories, struct page_region region[PAGEMAP_RUNS],
+		uintptr_t *walked)
 {
-	struct page_region region[PAGEMAP_RUNS];
 	struct pm_scan_arg arg = {
 		.size = sizeof(arg),
 		.start = start,
 		.end = end,
 		.vec = (uintptr_t)region,
 		.vec_len = PAGEMAP_RUNS,
-		.category_mask = PAGE_IS_HUGE,
-		.return_mask = PAGE_IS_HUGE,
+		.category_mask = mask,
+		.return_mask = categories,
 	};
 	int found = ioctl(fd, PAGEMAP_SCAN, &arg);
 
 	if (found < 0)
 		return -errno;
+	*walked = arg.walk_end;
+	return found;
+}
+
+int pagemap_huge_runs(int fd, uintptr_t start, uintptr_t end,
+		      struct huge_run run[PAGEMAP_RUNS], uintptr_t *walked)
+{
+	struct page_region region[PAGEMAP_RUNS];
+	int found = scan(fd, start, end, PAGE_IS_HUGE, PAGE_IS_HUGE, region, walked);
+
 	for (int i = 0; i < found; i++)
 		run[i] = (struct huge_run){region[i].start, region[i].end};
-	*walked = arg.walk_end;
+	return found;
+}
+
+int pagemap_runs(int fd, uintptr_t start, uintptr_t end,
+		 struct page_run run[PAGEMAP_RUNS], uintptr_t *walked)
+{
+	struct page_region region[PAGEMAP_RUNS];
+	int found = scan(fd, start, end, PAGE_IS_PRESENT, PAGE_IS_PRESENT | PAGE_IS_HUGE,
+			 region, walked);
+
+	for (int i = 0; i < found; i++)
+		run[i] = (struct page_run){region[i].start, region[i].end,
+					   region[i].categories & PAGE_IS_HUGE};
 	return found;
 }
 

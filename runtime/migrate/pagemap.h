@@ -24,6 +24,15 @@ struct huge_run {
 int pagemap_huge_runs(int fd, uintptr_t start, uintptr_t end,
 		      struct huge_run run[PAGEMAP_RUNS], uintptr_t *walked);
 
+struct page_run {
+	uintptr_t start, end;
+	bool huge; /* mapped by huge pages */
+};
+
+/* As pagemap_huge_runs(), of the pages that are there. */
+int pagemap_runs(int fd, uintptr_t start, uintptr_t end,
+		 struct page_run run[PAGEMAP_RUNS], uintptr_t *walked);
+
 /* false also if it cannot be told. */
 bool pagemap_is_huge(int fd, uintptr_t addr);
 

@@ -325,10 +325,18 @@ static int place_memory(struct placer_result *result)
 	return err;
 }
 
+/* Of other threads, for samples. */
+static uint64_t sampler_cost(void)
+{
+	const struct sampler *sampler = own.watch.sampler;
+
+	return sampler && sampler->cost ? sampler->cost() : 0;
+}
+
 /* 0, or -errno: nothing can be done any more. */
 static int round_of_work(void)
 {
-	uint64_t began = now_ns(CLOCK_THREAD_CPUTIME_ID), cost;
+	uint64_t began = now_ns(CLOCK_THREAD_CPUTIME_ID), others = sampler_cost(), cost;
 	struct placer_result result;
 	ssize_t managed = find_spans();
 	int err = managed < 0 ? (int)managed : 0;
@@ -348,7 +356,8 @@ static int round_of_work(void)
 	ledger_want(result.total * PAGE_BYTES);
 	if (hints_end(&own.hints, &own.placer, result.moved))
 		watch_restart(&own.watch);
-	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns;
+	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns + sampler_cost() -
+	       others;
 	own.budget -= (int64_t)cost;
 	own.cpu_ns += cost;
 	own.move_ns += result.ns;
@@ -381,8 +390,10 @@ static bool begin(void)
 	own.placer.topology = options.topology;
 	if (migrate_engine(&own.placer.engine, options.config->engine))
 		return false;
-	own.watch.sampler = sampler_open(&why);
+	own.watch.sampler = sampler_open(options.config->sampler, &why);
 	own.placer.blind = !own.watch.sampler;
+	if (own.watch.sampler && own.watch.sampler->limit)
+		own.watch.sampler->limit(options.config->overhead);
 	pthread_mutex_lock(&published.lock);
 	published.stats.started = own.watch.sampler != NULL;
 	published.stats.sampler = own.watch.sampler ? own.watch.sampler->name : "none";

@@ -60,14 +60,36 @@ void heat_destroy(struct heat *heat)
 
 static unsigned int windows_needed(const struct granule *granule)
 {
-	return granule->huge ? HEAT_WINDOWS_HUGE : HEAT_WINDOWS_SMALL;
+	return granule->sparse ? HEAT_WINDOWS_SPARSE
+	       : granule->huge ? HEAT_WINDOWS_HUGE
+			       : HEAT_WINDOWS_SMALL;
 }
 
 bool heat_is_known(const struct granule *granule)
 {
-	/* Part of the windows of a huge page's long memory will do. */
+	unsigned int needed = windows_needed(granule);
+
+	/* Part of the windows of a long memory will do. */
 	return granule->windows >=
-	       (granule->huge ? HEAT_WINDOWS_HUGE * 3 / 4 : HEAT_WINDOWS_SMALL);
+	       (needed > HEAT_WINDOWS_SMALL ? needed * 3 / 4 : needed);
+}
+
+/* What a window tells of a granule's blocks that it did not watch. */
+struct others {
+	unsigned int watched, accessed; /* pages of all blocks */
+	bool any;                       /* there are such blocks */
+};
+
+static struct others sum_up(const struct sample *sample, size_t n)
+{
+	struct others others = {0};
+
+	for (size_t i = 0; i < n; i++) {
+		others.watched += sample[i].watched;
+		others.accessed += sample[i].accessed;
+		others.any |= sample[i].present && !sample[i].watched;
+	}
+	return others;
 }
 
 /*
@@ -75,17 +97,21 @@ bool heat_is_known(const struct granule *granule)
  * on older ones count less and less.
  */
 static uint16_t after(const struct granule *granule, size_t block,
-		      const struct sample *sample)
+		      const struct sample *sample, const struct others *others)
 {
 	int needed = (int)windows_needed(granule), heat = granule->heat[block];
 	int weight = granule->windows < needed ? granule->windows + 1 : needed;
+	int watched = sample->watched, accessed = sample->accessed;
 
 	if (!sample->present)
 		return 0;
-	if (!sample->watched)
+	if (!watched) {
+		watched = (int)others->watched;
+		accessed = (int)others->accessed;
+	}
+	if (!watched)
 		return (uint16_t)heat;
-	return (uint16_t)(heat + (SHARE_ONE * sample->accessed / sample->watched - heat) /
-					 weight);
+	return (uint16_t)(heat + (SHARE_ONE * accessed / watched - heat) / weight);
 }
 
 /* Whether the memory is another than what the heat was known of. */
@@ -108,6 +134,7 @@ void heat_note(struct granule *granule, const struct sample *sample, size_t firs
 	/* A huge page's blocks, of which there are many windows, are all alike. */
 	bool alike = sample[0].huge && n == GRANULE_BLOCKS &&
 		     !memcmp(sample, sample + 1, (n - 1) * sizeof(*sample));
+	struct others others = sum_up(sample, alike ? 1 : n);
 	unsigned int present = 0, huge = 0;
 
 	for (size_t i = 0; i < (alike ? 1 : n); i++) {
@@ -118,19 +145,25 @@ void heat_note(struct granule *granule, const struct sample *sample, size_t firs
 	    has_changed(granule, sample, first, n, huge > present / 2)) {
 		granule->windows = 0;
 		granule->huge = huge > present / 2;
+		granule->sparse = false;
 		granule->placed_known = false;
 		granule->tries = granule->pause = 0;
 	}
 	if (granule->length != length) {
 		granule->windows = 0;
+		if (granule->sparse) /* what is stale would be taken for known */
+			memset(granule->heat, 0, sizeof(granule->heat));
 		granule->length = length;
 	}
+	granule->sparse |= others.any && others.watched;
 	for (size_t i = 0; i < n; i++) {
 		granule->heat[first + i] =
 			i && alike ? granule->heat[first]
-				   : after(granule, first + i, &sample[i]);
+				   : after(granule, first + i, &sample[i], &others);
 		granule->present[first + i] = sample[i].present;
 	}
+	if (others.any && !others.watched)
+		return;
 	if (granule->windows < windows_needed(granule))
 		granule->windows++;
 }

@@ -32,6 +32,8 @@
  */
 #define HEAT_WINDOWS_SMALL 4
 #define HEAT_WINDOWS_HUGE  64
+/* Where a window watches only some of a granule's blocks, and few pages of these. */
+#define HEAT_WINDOWS_SPARSE 16
 
 struct granule {
 	uint16_t heat[GRANULE_BLOCKS];   /* share accessed in a window, of 65535 */
@@ -45,6 +47,7 @@ struct granule {
 	uint8_t windows; /* so far, up to the number above */
 	uint8_t length;  /* which length of windows these are of */
 	bool huge;       /* a huge page maps all or most of it */
+	bool sparse;     /* only some of its blocks are watched in a window */
 	uint8_t tries,
 		pause; /* moves since the last that did something; rounds to wait */
 };
@@ -62,7 +65,8 @@ struct granule *heat_granule(struct heat *heat, uintptr_t addr, bool create);
  * Takes a window's samples of the blocks [first, first + n) of a granule.
  * @length: a number for the window's length. Where that is another one than
  * before, many pages have come or gone, or they are mapped otherwise, what is
- * known begins anew.
+ * known begins anew. Where only some blocks were watched, they speak for the others,
+ * and where none was, the window tells nothing.
  */
 void heat_note(struct granule *granule, const struct sample *sample, size_t first,
 	       size_t n, uint8_t length);

@@ -85,7 +85,8 @@ static void add_part(struct watch_slice *slice, uintptr_t start, uintptr_t end)
 		slice->span[slice->spans++] = (struct span){start, end};
 }
 
-static void note_slice(const struct watch_slice *slice, struct heat *heat, uint8_t length)
+static void note_slice(const struct watch_slice *slice, struct heat *heat,
+		       struct window *window)
 {
 	const struct sample *sample = slice->sample;
 
@@ -93,15 +94,18 @@ static void note_slice(const struct watch_slice *slice, struct heat *heat, uint8
 		uintptr_t start = slice->part[i].start;
 		size_t n = (slice->part[i].end - start) / BLOCK_BYTES;
 		struct granule *granule;
-		bool any = false;
+		size_t pages = 0;
 
 		for (size_t k = 0; k < n; k++)
-			any |= sample[k].present > 0;
+			pages += sample[k].present;
 		/* Memory that was never touched needs no entry. */
-		granule = heat_granule(heat, start, any);
-		if (granule)
+		granule = heat_granule(heat, start, pages > 0);
+		if (granule) {
 			heat_note(granule, sample, start % GRANULE_BYTES / BLOCK_BYTES, n,
-				  length);
+				  window->length);
+			window->noted += pages;
+			window->known += heat_is_known(granule) ? pages : 0;
+		}
 		sample += n;
 	}
 }
@@ -120,10 +124,11 @@ static int sample_slice(struct watch *watch, struct heat *heat, enum page_kind k
 
 		if (err)
 			return err;
-		note_slice(slice, heat, window->length);
+		note_slice(slice, heat, window);
 		watch->samples++;
 		/* A page is watched from one scan to the next, not during both. */
-		taken = (taken + (float)window->ns) / 2;
+		taken = watch->sampler->exact ? (float)window->ns
+					      : (taken + (float)window->ns) / 2;
 		window->taken_ns += (taken - window->taken_ns) /
 				    (window->taken_ns > 0 ? 16.0f : 1.0f);
 	}
@@ -193,7 +198,8 @@ int watch_round(struct watch *watch, struct heat *heat, const struct span *span,
 			begin_window(&watch->window[kind], kinds[kind].first_ns);
 	}
 	for (int kind = 0; kind < PAGE_KINDS; kind++)
-		watch->window[kind].granules = 0;
+		watch->window[kind].granules = watch->window[kind].noted =
+			watch->window[kind].known = 0;
 	for (int kind = 0; kind < PAGE_KINDS && !err; kind++)
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
 	return err;
@@ -255,10 +261,21 @@ static bool counts(const struct watch *watch, int kind)
 	       watch->window[kind].granules >= all / RARE;
 }
 
+/* A sampler that watches few pages tells of most granules only after some rounds. */
+static bool is_known(const struct watch *watch, int kind)
+{
+	const struct window *window = &watch->window[kind];
+
+	return !watch->sampler->exact ||
+	       window->known >= window->noted - window->noted / 8;
+}
+
 void watch_adapt(struct watch *watch, float reference)
 {
 	for (int kind = 0; kind < PAGE_KINDS; kind++)
-		if (counts(watch, kind))
+		if (counts(watch, kind) && !is_known(watch, kind))
+			continue;
+		else if (counts(watch, kind))
 			adapt(&watch->window[kind], (enum page_kind)kind, reference);
 		else
 			watch->window[kind].settled = true;

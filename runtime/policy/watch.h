@@ -19,12 +19,13 @@
 enum page_kind { SMALL_PAGES, HUGE_PAGES, PAGE_KINDS };
 
 struct window {
-	uint64_t ns;     /* asked for */
-	float taken_ns;  /* how long a page was really watched, lately */
-	uint8_t length;  /* counts the changes of it, for heat_note() */
-	bool settled;    /* found right the last time */
-	size_t granules; /* sampled with it in the last round */
-	uintptr_t next;  /* where the next round begins */
+	uint64_t ns;         /* asked for */
+	float taken_ns;      /* how long a page was really watched, lately */
+	uint8_t length;      /* counts the changes of it, for heat_note() */
+	bool settled;        /* found right the last time */
+	size_t granules;     /* sampled with it in the last round */
+	size_t noted, known; /* pages that samples were of, and those known by then */
+	uintptr_t next;      /* where the next round begins */
 };
 
 /* All zeros but the sampler is ready for the first round. */
@@ -49,7 +50,10 @@ bool watch_knows(const struct watch *watch, const struct granule *granule);
 /* Accesses of one of a granule's pages a second, of a rate (heat_rate()). */
 float watch_score(const struct watch *watch, const struct granule *granule, float rate);
 
-/* Sets the windows by the score of memory that HBM has no room for. */
+/*
+ * Sets the windows by the score of memory that HBM has no room for; not before that
+ * is known, where a round tells only of some of the memory.
+ */
 void watch_adapt(struct watch *watch, float reference);
 
 /* What is accessed is another memory from now on: heat begins anew. */

@@ -28,6 +28,11 @@ int __wrap_munmap(void *addr, size_t len)
 	return (int)syscall(SYS_munmap, addr, len);
 }
 
+int __wrap_madvise(void *addr, size_t len, int advice)
+{
+	return (int)syscall(SYS_madvise, addr, len, advice);
+}
+
 void *direct_mremap(void *old_addr, size_t old_len, size_t new_len, int flags,
 		    void *new_addr)
 {

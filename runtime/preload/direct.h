@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mapping calls without placement, as mmap(2), munmap(2) and mremap(2), and
- * the library's own allocator, as malloc(3).
+ * The mapping calls without placement, as mmap(2), munmap(2), madvise(2) and
+ * mremap(2), and the library's own allocator, as malloc(3).
  */
 #ifndef FERRY_DIRECT_H
 #define FERRY_DIRECT_H
@@ -11,6 +11,7 @@
 
 void *__wrap_mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
 int __wrap_munmap(void *addr, size_t len);
+int __wrap_madvise(void *addr, size_t len, int advice);
 void *direct_mremap(void *old_addr, size_t old_len, size_t new_len, int flags,
 		    void *new_addr);
 

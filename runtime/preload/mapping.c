@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * mmap(2), munmap(2) and mremap(2) as programs see them: large private
+ * mmap(2), munmap(2), mremap(2) and madvise(2) as programs see them: large private
  * anonymous mappings get the memory policy of the region that an allocation of
  * their size would go to. The calls behave and fail as the kernel's do; a
  * mapping that cannot be placed stays as it is.
+ *
+ * What changes mappings is done under a hold (fault/handler.h): pages that the sampler
+ * has out of their place are put back first.
  *
  * Where huge pages are asked for, or refused, these mappings are advised so.
  *
@@ -24,6 +27,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fault/handler.h"
 #include "heap/huge.h"
 #include "heap/range_set.h"
 #include "policy/advice.h"
@@ -139,7 +143,11 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 		mapped = __wrap_mmap(addr, len, prot, flags, fd, offset);
 	} else {
 		enter();
+		if (flags & MAP_FIXED)
+			handler_hold(addr, len);
 		mapped = __wrap_mmap(addr, len, prot, flags, fd, offset);
+		if (flags & MAP_FIXED)
+			handler_let_go();
 		/* Pages that are there already are moved. */
 		if (mapped != MAP_FAILED && placeable)
 			place(mapped, len,
@@ -163,7 +171,9 @@ EXPORT int munmap(void *addr, size_t len)
 	if (inside || !may_be_recorded())
 		return __wrap_munmap(addr, len);
 	enter();
+	handler_hold(addr, len);
 	result = __wrap_munmap(addr, len);
+	handler_let_go();
 	if (!result)
 		forget(addr, len);
 	leave();
@@ -212,13 +222,25 @@ EXPORT void *mremap(void *old_addr, size_t old_len, size_t new_len, int flags, .
 	if (inside || !may_be_recorded())
 		return direct_mremap(old_addr, old_len, new_len, flags, new_addr);
 	enter();
+	handler_hold(NULL, SIZE_MAX); /* of both places */
 	mapped = direct_mremap(old_addr, old_len, new_len, flags, new_addr);
 	saved = errno;
+	handler_let_go();
 	if (mapped != MAP_FAILED)
 		follow(old_addr, old_len, mapped, new_len);
 	leave();
 	errno = saved;
 	return mapped;
+}
+
+EXPORT int madvise(void *addr, size_t len, int advice)
+{
+	int result;
+
+	handler_hold(addr, len);
+	result = __wrap_madvise(addr, len, advice);
+	handler_let_go();
+	return result;
 }
 
 void mapping_usage(struct mapping_usage *out)

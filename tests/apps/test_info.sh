@@ -14,6 +14,14 @@ out '^  huge pages +syscall: .'
 out '^huge pages +system: (none|never|madvise|always), FERRY_HUGE=auto: .'
 out '^first touch +kernel: FERRY_FIRST_TOUCH=1 is not set$'
 out '^sampler +(abit|none): .'
+check 0 env FERRY_SAMPLER=fault "$ferry" info
+out '^sampler +(fault: hint faults by userfaultfd|none: userfaultfd: .+)$'
+if [ "$(id -u)" = 0 ]; then
+	# A full userfaultfd, but not the events of a fork.
+	check 0 setpriv --bounding-set -sys_ptrace --inh-caps -sys_ptrace env FERRY_SAMPLER=fault "$ferry" info
+	out '^sampler +none: userfaultfd: .+'
+fi
+check 0 "$ferry" info
 check 0 "$ferry" info --json
 cp "$tmp/out" "$tmp/info.json"
 python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --json and sysfs differ"

@@ -127,6 +127,13 @@ static void every_variable(void **state)
 	assert_int_equal(config.engine, ENGINE_SYSCALL);
 	assert_true(config.stats);
 	assert_int_equal(config.first_touch, FIRST_TOUCH_SAFE);
+	assert_int_equal(config.sampler, SAMPLER_AUTO);
+	assert_int_equal(read_one(&config, "FERRY_SAMPLER=abit"), 0);
+	assert_int_equal(config.sampler, SAMPLER_ABIT);
+	assert_int_equal(read_one(&config, "FERRY_SAMPLER=fault"), 0);
+	assert_int_equal(config.sampler, SAMPLER_FAULT);
+	assert_int_equal(read_one(&config, "FERRY_SAMPLER=none"), -EINVAL);
+	assert_non_null(strstr(error, "auto, abit or fault"));
 	assert_int_equal(read_one(&config, "FERRY_FIRST_TOUCH=always"), 0);
 	assert_int_equal(config.first_touch, FIRST_TOUCH_ALWAYS);
 	assert_int_equal(read_one(&config, "FERRY_FIRST_TOUCH=yes"), -EINVAL);

@@ -78,6 +78,30 @@ static void blocks_differ(void **state)
 	assert_int_equal(granule.heat[10], 0);
 }
 
+/* A page here and there tells of its granule; a window without one, of nothing. */
+static void some_blocks_speak_for_all(void **state)
+{
+	struct granule granule = {0};
+	unsigned int pages;
+
+	(void)state;
+	for (unsigned int i = 0; i < 48; i++) {
+		fill(0, false);
+		for (size_t k = 0; k < GRANULE_BLOCKS; k++)
+			samples[k].watched = 0;
+		note(&granule, 1, 1);
+		assert_int_equal(heat_is_known(&granule), i >= 12);
+		samples[i * 7 % GRANULE_BLOCKS].watched = 1;
+		samples[i * 7 % GRANULE_BLOCKS].accessed = i % 4 != 0;
+		note(&granule, 1, 1);
+	}
+	assert_int_equal(granule.windows, HEAT_WINDOWS_SPARSE);
+	assert_in_range(heat_mean(&granule, &pages), 65535 * 0.65, 65535 * 0.85);
+	assert_int_equal(pages, GRANULE_PAGES);
+	for (size_t k = 0; k < GRANULE_BLOCKS; k++)
+		assert_in_range(granule.heat[k], 65535 * 0.5, 65535);
+}
+
 static void begins_anew(void **state)
 {
 	struct granule granule = {0};
@@ -183,9 +207,13 @@ static void tebibyte(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(means_and_forgets), cmocka_unit_test(blocks_differ),
-		cmocka_unit_test(begins_anew),       cmocka_unit_test(rates),
-		cmocka_unit_test(addresses),         cmocka_unit_test(tebibyte),
+		cmocka_unit_test(means_and_forgets),
+		cmocka_unit_test(blocks_differ),
+		cmocka_unit_test(some_blocks_speak_for_all),
+		cmocka_unit_test(begins_anew),
+		cmocka_unit_test(rates),
+		cmocka_unit_test(addresses),
+		cmocka_unit_test(tebibyte),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

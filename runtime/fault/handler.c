@@ -1,0 +1,431 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The fault handler: see handler.h, which also has the rules of its thread.
+ */
+#include "fault/handler.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fault/uffd.h"
+#include "heap/region.h"
+#include "migrate/page.h"
+
+#define FEATURES                                                                         \
+	(UFFD_FEATURE_MOVE | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |        \
+	 UFFD_FEATURE_EVENT_REMOVE | UFFD_FEATURE_EVENT_UNMAP)
+
+#define EVENTS       64      /* of one read(2) */
+#define RETRY_NS     1000000 /* for pages that the kernel would not take */
+#define OWN_FD_LEAST 500     /* out of the way of what programs number themselves */
+
+/* The thread's own once it runs, but for state, owner, bell and recalls. */
+static struct {
+	_Atomic uint32_t state; /* a futex */
+	_Atomic pid_t owner;    /* the process that has the thread */
+	int error;              /* with FAILED */
+	int uffd;
+	char *bell;        /* a page that is registered and never there */
+	atomic_uint rings; /* counted before the bell is rung */
+	atomic_bool recall_wanted;
+	_Atomic uint32_t recalls; /* done; a futex */
+	const struct handler_client *client;
+} handler = {.uffd = -1};
+
+enum { OFF, STARTING, RUNNING, STOPPING, FAILED };
+
+static uint64_t now_ns(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value, long ns)
+{
+	const struct timespec timeout = {.tv_nsec = ns};
+
+	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, ns ? &timeout : NULL, NULL,
+		0);
+}
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+/* ---- events -------------------------------------------------------------- */
+
+static void take_change(const struct uffd_msg *msg)
+{
+	switch (msg->event) {
+	case UFFD_EVENT_REMOVE:
+		trap_removed(msg->arg.remove.start, msg->arg.remove.end);
+		break;
+	case UFFD_EVENT_UNMAP:
+		trap_unmapped(msg->arg.remove.start, msg->arg.remove.end);
+		break;
+	case UFFD_EVENT_REMAP:
+		trap_moved(msg->arg.remap.from, msg->arg.remap.to, msg->arg.remap.len);
+		break;
+	case UFFD_EVENT_FORK:
+		trap_forked((int)msg->arg.fork.ufd);
+		break;
+	default:
+		break;
+	}
+}
+
+/*
+ * The ringers go on with a page of zeros, which is then taken away again, and
+ * until it has stayed away: who rings before it is registered puts one there.
+ */
+static int answer_bell(void)
+{
+	uintptr_t bell = (uintptr_t)handler.bell;
+	unsigned char there = 0;
+	int err;
+
+	do {
+		uffd_unregister(handler.uffd, bell, PAGE_BYTES);
+		madvise(handler.bell, PAGE_BYTES, MADV_DONTNEED);
+		err = uffd_register(handler.uffd, bell, PAGE_BYTES);
+	} while (!err && !mincore(handler.bell, PAGE_BYTES, &there) && there & 1);
+	return err;
+}
+
+/* true: the bell was rung. */
+static bool take_fault(const struct uffd_msg *msg, uint64_t now)
+{
+	uintptr_t addr = msg->arg.pagefault.address & ~(uintptr_t)(PAGE_BYTES - 1);
+
+	if (addr == (uintptr_t)handler.bell)
+		return true;
+	if (trap_fault(addr, now) || trap_shadow_fault(addr))
+		return false;
+	/* It is back already, or the kernel may fill it. */
+	uffd_unregister(handler.uffd, addr, PAGE_BYTES);
+	uffd_wake(handler.uffd, addr, PAGE_BYTES);
+	return false;
+}
+
+/* Of one read(2). true: the bell was rung. */
+static bool take_events(void)
+{
+	static struct uffd_msg msg[EVENTS];
+	ssize_t size = read(handler.uffd, msg, sizeof(msg));
+	size_t count = size > 0 ? (size_t)size / sizeof(msg[0]) : 0;
+	uint64_t now = now_ns();
+	bool rung = false;
+
+	/*
+	 * The kernel hands out faults first. A page that is moved back now though
+	 * its removal has been read would be there again after the program removed it.
+	 */
+	for (size_t i = 0; i < count; i++)
+		if (msg[i].event != UFFD_EVENT_PAGEFAULT)
+			take_change(&msg[i]);
+	for (size_t i = 0; i < count; i++)
+		if (msg[i].event == UFFD_EVENT_PAGEFAULT)
+			rung |= take_fault(&msg[i], now);
+	return rung;
+}
+
+/* ---- the thread ---------------------------------------------------------- */
+
+/* Waits until there are events, or until @until. */
+static void wait_for_events(uint64_t until)
+{
+	struct pollfd fd = {.fd = handler.uffd, .events = POLLIN};
+	uint64_t now = now_ns();
+	struct timespec timeout = {0};
+
+	if (until > now) {
+		timeout.tv_sec = (time_t)((until - now) / 1000000000);
+		timeout.tv_nsec = (long)((until - now) % 1000000000);
+	}
+	ppoll(&fd, 1, until == UINT64_MAX ? NULL : &timeout, NULL);
+}
+
+static bool recall(void)
+{
+	if (!atomic_exchange(&handler.recall_wanted, false))
+		return true;
+	trap_expire(UINT64_MAX, now_ns());
+	if (!trap_retry()) {
+		atomic_store(&handler.recall_wanted, true);
+		return false;
+	}
+	atomic_fetch_add(&handler.recalls, 1);
+	futex_wake(&handler.recalls);
+	return true;
+}
+
+static void serve(void)
+{
+	uint64_t until = 0, next;
+	unsigned int heard;
+	bool rung, idle;
+
+	while (atomic_load(&handler.state) == RUNNING || trap_overlaps(0, UINTPTR_MAX)) {
+		wait_for_events(until);
+		heard = atomic_load(&handler.rings);
+		rung = take_events();
+		idle = trap_retry();
+		idle = recall() && idle;
+		next = handler.client->tick(now_ns());
+		if (rung)
+			answer_bell();
+		until = now_ns() + RETRY_NS;
+		if (idle || next < until)
+			until = next;
+		/* Rung while that made no fault. */
+		if (atomic_load(&handler.rings) != heard)
+			until = 0;
+	}
+}
+
+/* The userfaultfd in a table of descriptors of this thread's own, and no other. */
+static int own_descriptors(void)
+{
+	unsigned int fd = (unsigned int)handler.uffd;
+
+	if (unshare(CLONE_FILES))
+		return -errno;
+	if ((fd && syscall(SYS_close_range, 0, fd - 1, 0)) ||
+	    syscall(SYS_close_range, fd + 1, UINT_MAX, 0))
+		return -errno;
+	return 0;
+}
+
+/* Once mapped it stays, for others may be about to ring. */
+static int set_up_bell(void)
+{
+	if (!handler.bell) {
+		char *bell = mmap(NULL, PAGE_BYTES, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (bell == MAP_FAILED || madvise(bell, PAGE_BYTES, MADV_DONTFORK))
+			return -errno;
+		handler.bell = bell;
+	}
+	return answer_bell();
+}
+
+static void *handler_main(void *unused)
+{
+	int err = own_descriptors();
+
+	(void)unused;
+	pthread_setname_np(pthread_self(), "ferry-fault");
+	if (!err)
+		err = set_up_bell();
+	if (!err)
+		err = trap_init(handler.uffd, handler.client->ended);
+	handler.error = err;
+	atomic_store(&handler.state, err ? FAILED : RUNNING);
+	futex_wake(&handler.state);
+	if (!err) {
+		serve();
+		uffd_unregister(handler.uffd, (uintptr_t)handler.bell, PAGE_BYTES);
+		trap_exit();
+		atomic_store(&handler.state, OFF);
+		futex_wake(&handler.state);
+	}
+	return NULL;
+}
+
+/* ---- other threads ------------------------------------------------------- */
+
+/* Also false in a child, which has a copy of all this but no thread and no bell. */
+bool handler_is_running(void)
+{
+	return atomic_load(&handler.state) == RUNNING &&
+	       atomic_load(&handler.owner) == getpid();
+}
+
+static void ring(void)
+{
+	atomic_fetch_add(&handler.rings, 1);
+	(void)*(volatile char *)handler.bell;
+}
+
+void handler_wake(void)
+{
+	if (handler_is_running())
+		ring();
+}
+
+void handler_hold(const void *addr, size_t len)
+{
+	uintptr_t start = (uintptr_t)addr, end;
+	int saved = errno;
+
+	trap_hold();
+	if (__builtin_add_overflow(start, len, &end))
+		end = UINTPTR_MAX;
+	while (trap_overlaps(start, end) && handler_is_running()) {
+		uint32_t done = atomic_load(&handler.recalls);
+
+		atomic_store(&handler.recall_wanted, true);
+		ring();
+		/* It may have been heard while the page was there. */
+		if (trap_overlaps(start, end))
+			futex_wait(&handler.recalls, done, RETRY_NS);
+	}
+	errno = saved;
+}
+
+void handler_let_go(void)
+{
+	trap_let_go();
+}
+
+/* ---- fork ---------------------------------------------------------------- */
+
+/* Closes it in the program's table, if the program has not and used the number. */
+static void close_number(void)
+{
+	static const char expected[] = "anon_inode:[userfaultfd]";
+	char path[40], target[sizeof(expected)];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", handler.uffd);
+	len = readlink(path, target, sizeof(target));
+	if (len == sizeof(expected) - 1 && !memcmp(target, expected, (size_t)len))
+		close(handler.uffd);
+	handler.uffd = -1;
+}
+
+static void fork_prepare(void)
+{
+	handler_hold(NULL, UINTPTR_MAX);
+}
+
+static void fork_parent(void)
+{
+	handler_let_go();
+}
+
+/*
+ * A child forgets what its parent's thread had when it needs one itself: handlers of
+ * forks that are run before this part's would start one do so too.
+ */
+static void forget_parents(void)
+{
+	if (handler.owner == getpid())
+		return;
+	if (handler.uffd >= 0)
+		close_number();
+	handler.bell = NULL;
+	handler.state = OFF;
+	handler.recall_wanted = false;
+	trap_forget();
+	handler.owner = getpid();
+}
+
+/* Runs before all handlers that are there already, and so before their locks are held. */
+static int watch_forks(void)
+{
+	static bool done; /* in a child too */
+	int err = 0;
+
+	if (!done)
+		err = pthread_atfork(fork_prepare, fork_parent, NULL);
+	done = !err;
+	return -err;
+}
+
+/* ---- start and stop ------------------------------------------------------ */
+
+static int start_thread(void)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	sigset_t all, before;
+	int err;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	err = pthread_create(&thread, &attr, handler_main, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	if (err)
+		return -err;
+	while (atomic_load(&handler.state) == STARTING)
+		futex_wait(&handler.state, STARTING, 0);
+	return handler.error;
+}
+
+/*
+ * In the program's table too, where nothing uses it: the kernel ends threads
+ * one by one, and while one runs, what is out must not read as zeros.
+ */
+static int open_uffd(void)
+{
+	int fd = uffd_open(FEATURES), high;
+
+	if (fd < 0)
+		return fd;
+	high = fcntl(fd, F_DUPFD_CLOEXEC, OWN_FD_LEAST);
+	if (high < 0)
+		return fd;
+	close(fd);
+	return high;
+}
+
+int handler_start(const struct handler_client *client)
+{
+	int err;
+
+	forget_parents();
+	if (atomic_load(&handler.state) == RUNNING)
+		return 0;
+	err = watch_forks();
+	if (err)
+		return err;
+	handler.uffd = open_uffd();
+	if (handler.uffd < 0)
+		return handler.uffd;
+	region_guard(handler_hold, handler_let_go);
+	handler.client = client;
+	handler.error = 0;
+	atomic_store(&handler.state, STARTING);
+	err = start_thread();
+	if (err) {
+		close_number();
+		atomic_store(&handler.state, OFF);
+	}
+	return err;
+}
+
+void handler_stop(void)
+{
+	uint32_t running = RUNNING;
+
+	forget_parents();
+	handler_hold(NULL, UINTPTR_MAX);
+	if (atomic_compare_exchange_strong(&handler.state, &running, STOPPING)) {
+		ring();
+		while (atomic_load(&handler.state) == STOPPING)
+			futex_wait(&handler.state, STOPPING, RETRY_NS);
+		close_number();
+	}
+	handler_let_go();
+}

@@ -16,9 +16,7 @@
  * when it has grown by merging to oversize_threshold, 8 MiB. Merged without
  * end, all of what a program has freed of medium-sized blocks does so again and
  * again, and the pages are faulted in anew. (With retain:true jemalloc itself
- * merges nothing across the steps in which an arena has grown.) Within a chunk only
- * whole ones would grow to it, and the others keep pages of freed blocks that few
- * new ones fit into: so an arena's own threshold is PURGE_FROM.
+ * merges nothing across the steps in which an arena has grown.)
  *
  * An arena is created with METADATA's hooks and then given those of its kind:
  * jemalloc takes metadata from the former as long as the arena lives, and
@@ -35,9 +33,6 @@
 #include <jemalloc/jemalloc.h>
 
 #include "heap/region.h"
-
-#define OVERSIZED  ((size_t)8 << 20) /* jemalloc's default of oversize_threshold */
-#define PURGE_FROM (CHUNK_SIZE / 16 * 13)
 
 /*
  * The hooks for arenas whose memory is cut from @kind's region. @strict: never

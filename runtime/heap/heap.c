@@ -49,19 +49,6 @@ static unsigned int arenas_each(void)
 	return count;
 }
 
-/* Unless MALLOC_CONF has another threshold. */
-static void purge_early(unsigned int arena)
-{
-	size_t oversized = 0, size = sizeof(oversized), purge_from = PURGE_FROM;
-	char name[48];
-
-	je_mallctl("opt.oversize_threshold", &oversized, &size, NULL, 0);
-	if (oversized != OVERSIZED)
-		return;
-	snprintf(name, sizeof(name), "arena.%u.oversize_threshold", arena);
-	je_mallctl(name, NULL, NULL, &purge_from, sizeof(purge_from));
-}
-
 /* jemalloc's index of a new arena + 1, or 0. */
 static unsigned int create_arena(unsigned int kind)
 {
@@ -79,7 +66,6 @@ static unsigned int create_arena(unsigned int kind)
 	snprintf(name, sizeof(name), "arena.%u.extent_hooks", arena);
 	if (je_mallctl(name, NULL, NULL, (void *)&hooks, sizeof(hooks)))
 		return 0;
-	purge_early(arena);
 	if (huge_keeps() &&
 	    !je_mallctl("arenas.muzzy_decay_ms", &muzzy, &muzzy_size, NULL, 0) &&
 	    !muzzy) {

@@ -28,9 +28,21 @@
 #include "preload/statics.h"
 #include "topology/topology.h"
 
-/* jemalloc's largest small class, and its default for what is cached. */
+/* jemalloc's largest small class, and its defaults for what is cached and oversized. */
 #define SMALL_MOST  ((size_t)14 << 10)
 #define CACHED_MOST ((size_t)32 << 10)
+#define OVERSIZED   ((size_t)8 << 20)
+
+/*
+ * An arena gives a free extent of that size back at once. As extents are merged within
+ * chunks (extent_hooks.h), jemalloc's threshold would be reached by whole chunks only,
+ * and the others keep pages of freed blocks that few new ones fit into. A single block
+ * that comes and goes is not meant: so what is larger than jemalloc's largest size below
+ * that comes from the arena for oversized allocations, and is kept there up to jemalloc's
+ * threshold.
+ */
+#define PURGE_FROM (CHUNK_SIZE / 16 * 13)
+#define LARGE_FROM (CHUNK_SIZE / 4 * 3 + 1)
 
 /*
  * jemalloc's own default is four arenas for each CPU, each set up when a thread is given
@@ -50,7 +62,7 @@ struct preload preload;
  * Options as defaults, which MALLOC_CONF may change, and options which it may
  * not: they are parsed before and after it.
  */
-static char defaults[64], musts[128];
+static char defaults[96], musts[128];
 const char *malloc_conf = defaults;
 const char *malloc_conf_2_conf_harder = musts;
 
@@ -134,8 +146,8 @@ static void set_options(void)
 	unsigned int arenas = cpu_count() * ARENAS_EACH_CPU;
 	size_t cached = preload.threshold > CACHED_MOST ? CACHED_MOST : SMALL_MOST;
 
-	snprintf(defaults, sizeof(defaults), "narenas:%u%s",
-		 arenas < ARENAS_MOST ? arenas : ARENAS_MOST,
+	snprintf(defaults, sizeof(defaults), "narenas:%u,oversize_threshold:%zu%s",
+		 arenas < ARENAS_MOST ? arenas : ARENAS_MOST, LARGE_FROM,
 		 huge_keeps() ? ",muzzy_decay_ms:" TEXT(MUZZY_DECAY_MS) : "");
 	if (preload.threshold)
 		snprintf(musts, sizeof(musts),
@@ -190,12 +202,12 @@ static int set_up_arena(unsigned int arena, size_t purge_from)
  * jemalloc itself would set it up, unless a small threshold sends it allocations that
  * come and go.
  */
-static int set_up_large_arena(unsigned int arena)
+static int set_up_large_arena(unsigned int arena, size_t oversized)
 {
 	ssize_t decay, at_once = 0;
 	size_t size = sizeof(decay);
 	unsigned int first = 0;
-	bool small = preload.threshold && preload.threshold < OVERSIZED;
+	bool small = oversized < OVERSIZED;
 	int err = mallctl("thread.arena", NULL, NULL, &arena, sizeof(arena));
 
 	if (!err)
@@ -225,13 +237,15 @@ static int set_up_arenas(void)
 	size = sizeof(count);
 	if (!err)
 		err = mallctl("opt.narenas", &count, &size, NULL, 0);
-	/* Not from the threshold for HBM, nor where MALLOC_CONF has another. */
-	if (preload.threshold || oversized == OVERSIZED)
+	/* Above the largest block that an arena can have for itself. */
+	if (oversized && oversized <= LARGE_FROM)
 		purge_from = PURGE_FROM;
+	else if (oversized && oversized < OVERSIZED)
+		purge_from = OVERSIZED;
 	for (unsigned int arena = 0; !err && arena < count; arena++)
 		err = set_up_arena(arena, purge_from);
 	if (!err && oversized)
-		err = set_up_large_arena(count);
+		err = set_up_large_arena(count, oversized);
 	return err;
 }
 

@@ -171,6 +171,14 @@ static const struct subject subjects[] = {
 };
 static const size_t nr_subjects = sizeof(subjects) / sizeof(subjects[0]);
 
+const struct subject *bench_subject(const char *name)
+{
+	for (size_t i = 0; i < nr_subjects; i++)
+		if (strcmp(subjects[i].name, name) == 0)
+			return &subjects[i];
+	abort();
+}
+
 /* ---- time and memory ---- */
 
 uint64_t now_ns(void)

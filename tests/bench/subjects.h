@@ -40,6 +40,9 @@ struct subject {
 	void (*move)(struct bench *bench, int node);
 };
 
+/* The subject of that name, of which there must be one */
+const struct subject *bench_subject(const char *name);
+
 /* What a program of these is asked to do, with its defaults before options are read */
 struct bench_task {
 	struct bench bench;

@@ -290,13 +290,19 @@ static uint64_t least(uint64_t a, uint64_t b)
  * With 10,000 requests it may take 100 ms more than without. The least of several
  * tries counts, for what is busy besides makes none shorter; where much is busy,
  * several are not enough, and a queue that takes too long does in the last try too.
+ * On a kernel that looks after each block it frees, io_uring's own part takes half a
+ * minute: there it has to end, that is all.
  */
 static void expect_in_time(enum end end)
 {
 	enum { TRIES = 5, MOST_TRIES = 20 };
-	const uint64_t limit = 100000ull * kt_slowness();
+	const uint64_t limit = 100000;
 	uint64_t empty = UINT64_MAX, full = UINT64_MAX;
 
+	if (kt_slowness() > 1) {
+		time_to_end(end, true);
+		return;
+	}
 	for (int i = 0; i < TRIES || (i < MOST_TRIES && full >= empty + limit); i++) {
 		empty = least(empty, time_to_end(end, false));
 		full = least(full, time_to_end(end, true));

@@ -283,7 +283,8 @@ static void *meddle(void *arg)
  */
 static void loses_no_memory(void)
 {
-	const unsigned int rounds = kt_rounds(8); /* 6.1 takes seconds for each */
+	/* 6.1 takes seconds for each: for TLB shootdowns, and beside them a spinlock. */
+	const unsigned int rounds = kt_rounds(8);
 	const size_t len = HUGE_PAGES * KT_HUGE;
 	size_t before = kt_free_or_other(), after;
 	pthread_t meddler, other;

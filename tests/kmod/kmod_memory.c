@@ -92,6 +92,21 @@ void kt_fill_on(void *addr, size_t len, int node, uint64_t seed)
 	syscall(SYS_set_mempolicy, MPOL_LOCAL, NULL, 0);
 }
 
+size_t kt_huge_in(const void *mem, size_t len)
+{
+	return (size_t)kt_smaps(mem, len, "AnonHugePages") * 1024 / KT_HUGE;
+}
+
+char *kt_huge_on(size_t n, int node, uint64_t seed)
+{
+	char *mem = kt_alloc_huge(n * KT_HUGE);
+
+	kt_fill_on(mem, n * KT_HUGE, node, seed);
+	KT_REQUIRE(kt_huge_in(mem, n * KT_HUGE) == n, "only %zu of %zu huge pages",
+		   kt_huge_in(mem, n * KT_HUGE), n);
+	return mem;
+}
+
 void kt_take_node(int node, size_t leave)
 {
 	for (;;) {

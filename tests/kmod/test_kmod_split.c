@@ -33,26 +33,10 @@ static long migrate_split(void *addr, size_t len, int node, struct ferry_ioc_res
 	return kt_migrate_batch(FERRY_MIGRATE_SPLIT_HUGE, &range, 1, res);
 }
 
-/* How many huge pages map the range, as the kernel says. */
-static size_t huge_in(void *mem, size_t len)
-{
-	return (size_t)kt_smaps(mem, len, "AnonHugePages") * 1024 / KT_HUGE;
-}
-
-static char *huge_on(size_t n, int node)
-{
-	char *mem = kt_alloc_huge(n * KT_HUGE);
-
-	kt_fill_on(mem, n * KT_HUGE, node, SEED);
-	KT_REQUIRE(huge_in(mem, n * KT_HUGE) == n, "only %zu of %zu huge pages",
-		   huge_in(mem, n * KT_HUGE), n);
-	return mem;
-}
-
 static void whole(void)
 {
 	const size_t len = HUGE_PAGES * KT_HUGE;
-	char *mem = huge_on(HUGE_PAGES, kt.ddr);
+	char *mem = kt_huge_on(HUGE_PAGES, kt.ddr, SEED);
 	long splits = kt_file_key("/proc/vmstat", "thp_split_page");
 	struct ferry_ioc_result res;
 
@@ -60,18 +44,18 @@ static void whole(void)
 		  "the feature is not told of");
 	KT_EXPECT_EQ(kt_migrate(mem, len, kt.hbm, 0, &res), 0);
 	KT_EXPECT_RESULT(&res, .huge = len / kt.page);
-	KT_EXPECT_EQ(huge_in(mem, len), HUGE_PAGES);
+	KT_EXPECT_EQ(kt_huge_in(mem, len), HUGE_PAGES);
 
 	/* Those that are there already need not be split. */
 	KT_EXPECT_EQ(migrate_split(mem, len, kt.ddr, &res), 0);
 	KT_EXPECT_RESULT(&res, .already = len / kt.page);
-	KT_EXPECT_EQ(huge_in(mem, len), HUGE_PAGES);
+	KT_EXPECT_EQ(kt_huge_in(mem, len), HUGE_PAGES);
 	KT_EXPECT_EQ(kt_file_key("/proc/vmstat", "thp_split_page"), splits);
 
 	KT_EXPECT_EQ(migrate_split(mem, len, kt.hbm, &res), len / kt.page);
 	KT_EXPECT_RESULT(&res, .moved = len / kt.page);
 	KT_EXPECT_ON(mem, len, kt.hbm);
-	KT_EXPECT_EQ(huge_in(mem, len), 0);
+	KT_EXPECT_EQ(kt_huge_in(mem, len), 0);
 	KT_EXPECT_EQ(kt_file_key("/proc/vmstat", "thp_split_page"), splits + HUGE_PAGES);
 	KT_EXPECT_DATA(mem, len, SEED);
 	kt_fill(mem, len, SEED + 1);
@@ -82,14 +66,14 @@ static void whole(void)
 static void part(void)
 {
 	const size_t len = 3 * KT_HUGE, at = KT_HUGE + 100 * kt.page, n = 50 * kt.page;
-	char *mem = huge_on(3, kt.ddr);
+	char *mem = kt_huge_on(3, kt.ddr, SEED);
 	struct ferry_ioc_result res;
 
 	KT_EXPECT_EQ(migrate_split(mem + at, n, kt.hbm, &res), 50);
 	KT_EXPECT_RESULT(&res, .moved = 50);
 	KT_EXPECT_ON(mem + at, n, kt.hbm);
 	KT_EXPECT_EQ(kt_on(mem, len, kt.ddr), len / kt.page - 50);
-	KT_EXPECT_EQ(huge_in(mem, len), 2);
+	KT_EXPECT_EQ(kt_huge_in(mem, len), 2);
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
@@ -101,7 +85,7 @@ static void bits(void)
 {
 	static uint64_t entry[2 * PAGES];
 	const size_t len = 2 * KT_HUGE;
-	char *mem = huge_on(2, kt.ddr);
+	char *mem = kt_huge_on(2, kt.ddr, SEED);
 	struct ferry_ioc_result res;
 
 	if (!kt_write_file("/proc/self/clear_refs", "4"))
@@ -118,7 +102,7 @@ static void bits(void)
 /* A pipe that holds a page of it has the huge page pinned. */
 static void pinned(void)
 {
-	char *mem = huge_on(2, kt.ddr);
+	char *mem = kt_huge_on(2, kt.ddr, SEED);
 	struct iovec iov = {.iov_base = mem + 5 * kt.page, .iov_len = kt.page};
 	struct ferry_ioc_result res;
 	int fd[2];
@@ -129,21 +113,21 @@ static void pinned(void)
 	KT_EXPECT_RESULT(&res, .moved = PAGES, .huge = PAGES);
 	KT_EXPECT_ON(mem, KT_HUGE, kt.ddr);
 	KT_EXPECT_ON(mem + KT_HUGE, KT_HUGE, kt.hbm);
-	KT_EXPECT_EQ(huge_in(mem, 2 * KT_HUGE), 1);
+	KT_EXPECT_EQ(kt_huge_in(mem, 2 * KT_HUGE), 1);
 	KT_EXPECT_DATA(mem, 2 * KT_HUGE, SEED);
 
 	close(fd[0]);
 	close(fd[1]);
 	KT_EXPECT_EQ(migrate_split(mem, 2 * KT_HUGE, kt.hbm, &res), PAGES);
 	KT_EXPECT_RESULT(&res, .moved = PAGES, .already = PAGES);
-	KT_EXPECT_EQ(huge_in(mem, 2 * KT_HUGE), 0);
+	KT_EXPECT_EQ(kt_huge_in(mem, 2 * KT_HUGE), 0);
 	KT_EXPECT_DATA(mem, 2 * KT_HUGE, SEED);
 }
 
 /* Also with the flag that moves what other processes map */
 static void shared(void)
 {
-	char *mem = huge_on(1, kt.ddr);
+	char *mem = kt_huge_on(1, kt.ddr, SEED);
 	struct ferry_ioc_range range = {
 		.addr = (uintptr_t)mem, .len = KT_HUGE, .node = kt.hbm};
 	struct kt_event done;
@@ -164,7 +148,7 @@ static void shared(void)
 		     0);
 	KT_EXPECT_RESULT(&res, .huge = PAGES);
 	KT_EXPECT_ON(mem, KT_HUGE, kt.ddr);
-	KT_EXPECT_EQ(huge_in(mem, KT_HUGE), 1);
+	KT_EXPECT_EQ(kt_huge_in(mem, KT_HUGE), 1);
 	KT_EXPECT_DATA(mem, KT_HUGE, SEED);
 	kt_event_post(&done);
 	KT_EXPECT_EQ(kt_wait(child), 0);
@@ -177,7 +161,7 @@ static void shared(void)
 /* Protecting a part splits the entry, not the page; it cannot be split further. */
 static void mapped_by_small_entries(void)
 {
-	char *mem = huge_on(1, kt.ddr);
+	char *mem = kt_huge_on(1, kt.ddr, SEED);
 	struct ferry_ioc_result res;
 
 	KT_REQUIRE(mprotect(mem + KT_HUGE / 2, kt.page, PROT_READ) == 0, "mprotect: %m");
@@ -238,7 +222,7 @@ static void with_writers(void)
 	const size_t len = HUGE_PAGES * KT_HUGE;
 
 	for (unsigned int round = 0; round < kt_rounds(5); round++) {
-		char *mem = huge_on(HUGE_PAGES, kt.ddr);
+		char *mem = kt_huge_on(HUGE_PAGES, kt.ddr, SEED);
 		struct writer writer = {.mem = mem};
 		pthread_t thread, other;
 		size_t bad = 0, on;

@@ -11,6 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "heap/hbm_limit.h"
 #include "heap/huge.h"
 #include "heap/interleave.h"
 #include "heap/range_set.h"
@@ -51,21 +52,12 @@ static struct region {
 	/* never change after region_init() */
 	int mode;
 	struct node_set nodes;
-	unsigned int hbm_weight; /* HBM limit units a byte takes */
+	unsigned int hbm_weight; /* parts of a byte that count against the HBM limit */
 } regions[REGION_KINDS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/*
- * The HBM limit is kept in bytes times the parts that interleaved memory has, so
- * that a byte of that can count as so many of them as are HBM: exact in any cut.
- */
-static _Atomic uint64_t hbm_units;            /* written under the lock, read without */
-static _Atomic uint64_t kept_hbm;             /* units too; what Ferry keeps for itself */
-static uint64_t hbm_units_limit = UINT64_MAX; /* never changes after region_init() */
-static unsigned int hbm_units_byte;           /* units of a byte of HBM */
 static size_t overflow_bytes;
-static uint64_t (*limit_by)(uint64_t bytes); /* set before memory is cut */
 
 /* What REGION_AUTO may still open as HBM; under the lock. */
 static uint64_t auto_hbm_left;
@@ -198,12 +190,9 @@ int region_init(const struct topology *topology, uint64_t hbm_limit)
 		auto_hbm_left = tier_bytes(topology, FERRY_TIER_HBM);
 	auto_hbm_left /= 2;
 
-	hbm_units_byte = interleaved.parts;
+	hbm_limit_init(hbm_limit, interleaved.parts);
 	regions[REGION_HBM].hbm_weight = has_policy ? interleaved.parts : 0;
 	interleave->hbm_weight = interleaved.hbm;
-	hbm_units_limit = hbm_limit > UINT64_MAX / interleaved.parts
-				  ? UINT64_MAX
-				  : hbm_limit * interleaved.parts;
 
 	for (int i = 0; i < topology->node_count; i++)
 		memory_bytes += topology->node[i].total_bytes;
@@ -364,38 +353,9 @@ static bool open_more(enum region_kind kind, size_t need)
 
 void region_limit_by(uint64_t (*limit)(uint64_t bytes))
 {
-	limit_by = limit;
+	hbm_limit_by(limit);
 	if (auto_hbm_left > limit(0) / 2)
 		auto_hbm_left = limit(0) / 2;
-}
-
-/* Who is refused to keep something has added it to what is kept for a moment. */
-static bool is_within(uint64_t units)
-{
-	uint64_t bytes;
-
-	if (__builtin_add_overflow(units, kept_hbm, &units))
-		return false;
-	bytes = units / hbm_units_byte;
-	return units <= hbm_units_limit && (!limit_by || bytes <= limit_by(bytes));
-}
-
-static bool charge_units(enum region_kind kind, size_t bytes)
-{
-	uint64_t units;
-
-	if (!bytes || !regions[kind].hbm_weight)
-		return true;
-	if (__builtin_mul_overflow(bytes, regions[kind].hbm_weight, &units) ||
-	    __builtin_add_overflow(units, hbm_units, &units) || !is_within(units))
-		return false;
-	hbm_units = units;
-	return true;
-}
-
-static void uncharge_units(enum region_kind kind, size_t bytes)
-{
-	hbm_units -= (uint64_t)bytes * regions[kind].hbm_weight;
 }
 
 static void count_use(enum region_kind kind, size_t bytes)
@@ -410,7 +370,7 @@ static void count_use(enum region_kind kind, size_t bytes)
 /* The region that a cut comes from, with the cut charged; -1: none, for @strict. */
 static int charge_cut(enum region_kind kind, size_t size, bool strict)
 {
-	if (charge_units(kind, size))
+	if (hbm_limit_charge(size, regions[kind].hbm_weight))
 		return (int)kind;
 	if (strict)
 		return -1;
@@ -424,7 +384,7 @@ static void end_cut(enum region_kind kind, uintptr_t start, size_t size)
 	if (start)
 		count_use(kind, size);
 	else
-		uncharge_units(kind, size);
+		hbm_limit_uncharge(size, regions[kind].hbm_weight);
 }
 
 /* 0: no space. */
@@ -478,7 +438,7 @@ static int put_back(uintptr_t start, uintptr_t end)
 
 	if (!err && start < end) {
 		regions[kind].used_bytes -= end - start;
-		uncharge_units((enum region_kind)kind, end - start);
+		hbm_limit_uncharge(end - start, regions[kind].hbm_weight);
 	}
 	return err;
 }
@@ -550,7 +510,7 @@ bool region_extend(void *addr, struct region_chunk *chunk, size_t size)
 	    __builtin_add_overflow(start, size, &end))
 		return false;
 	pthread_mutex_lock(&lock);
-	if (charge_units((enum region_kind)kind, size)) {
+	if (hbm_limit_charge(size, regions[kind].hbm_weight)) {
 		done = cut_next(&chunk->own, start, size) ||
 		       cut_next(&chunk->overflow, start, size) ||
 		       cut_at(&regions[kind], start, end);
@@ -607,7 +567,7 @@ bool region_charge(enum region_kind kind, size_t bytes)
 	bool within;
 
 	pthread_mutex_lock(&lock);
-	within = charge_units(kind, bytes);
+	within = hbm_limit_charge(bytes, regions[kind].hbm_weight);
 	if (within)
 		regions[kind].charged_bytes += bytes;
 	else
@@ -620,30 +580,8 @@ void region_uncharge(enum region_kind kind, size_t bytes)
 {
 	pthread_mutex_lock(&lock);
 	regions[kind].charged_bytes -= bytes;
-	uncharge_units(kind, bytes);
+	hbm_limit_uncharge(bytes, regions[kind].hbm_weight);
 	pthread_mutex_unlock(&lock);
-}
-
-bool region_keep_hbm(size_t bytes)
-{
-	uint64_t units = (uint64_t)bytes * hbm_units_byte;
-	uint64_t left = hbm_units_limit - hbm_units;
-
-	/* A cut at the same time may be over the limit for once. */
-	if (atomic_fetch_add(&kept_hbm, units) + units <= left)
-		return true;
-	atomic_fetch_sub(&kept_hbm, units);
-	return false;
-}
-
-void region_unkeep_hbm(size_t bytes)
-{
-	atomic_fetch_sub(&kept_hbm, (uint64_t)bytes * hbm_units_byte);
-}
-
-uint64_t region_hbm_bytes(void)
-{
-	return hbm_units_byte ? (hbm_units + kept_hbm) / hbm_units_byte : 0;
 }
 
 size_t region_spans(enum region_kind kind, struct span *out, size_t max)

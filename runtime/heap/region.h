@@ -180,16 +180,6 @@ void region_uncharge(enum region_kind kind, size_t bytes);
 int region_apply_policy(void *addr, size_t len, enum region_kind kind,
 			unsigned int flags);
 
-/*
- * Counts HBM that Ferry keeps for itself against the limit. false: there is no room.
- * Take no lock, for a copier is not to wait (migrate/relocate.h).
- */
-bool region_keep_hbm(size_t bytes);
-void region_unkeep_hbm(size_t bytes);
-
-/* What counts against the HBM limit now, in bytes. */
-uint64_t region_hbm_bytes(void);
-
 struct region_usage {
 	size_t used_bytes[REGION_KINDS];     /* cut out of each region */
 	size_t peak_bytes[REGION_KINDS];     /* the most of it at once */

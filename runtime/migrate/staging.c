@@ -13,7 +13,7 @@
 #include <ferry/ferry.h>
 
 #include "fault/uffd.h"
-#include "heap/region.h"
+#include "heap/hbm_limit.h"
 #include "migrate/engine.h"
 #include "migrate/page.h"
 #include "migrate/pagemap.h"
@@ -99,7 +99,7 @@ static bool is_hbm(int node)
 static bool keep(int node)
 {
 	if (staging.kept == STAGING_KEPT ||
-	    (is_hbm(node) && !region_keep_hbm(GRANULE_BYTES)))
+	    (is_hbm(node) && !hbm_limit_keep(GRANULE_BYTES)))
 		return false;
 	staging.kept++;
 	return true;
@@ -109,7 +109,7 @@ static void unkeep(int node)
 {
 	staging.kept--;
 	if (is_hbm(node))
-		region_unkeep_hbm(GRANULE_BYTES);
+		hbm_limit_unkeep(GRANULE_BYTES);
 }
 
 /* ---- opening ------------------------------------------------------------- */

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "heap/hbm_limit.h"
 #include "heap/region.h"
 #include "migrate/migrate.h"
 #include "policy/advice.h"
@@ -193,7 +194,7 @@ static ssize_t find_spans(void)
 /* What the budget leaves to this policy; bytes. */
 static uint64_t hbm_limit(void)
 {
-	uint64_t budget = budget_hbm(), others = region_hbm_bytes();
+	uint64_t budget = budget_hbm(), others = hbm_limit_used();
 
 	if (budget == UINT64_MAX)
 		return UINT64_MAX;

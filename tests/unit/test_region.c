@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "heap/hbm_limit.h"
 #include "heap/range_set.h"
 #include "heap/region.h"
 
@@ -271,15 +272,15 @@ static void kept_counts(void)
 	region_init(machine(1, 1), 8 * MIB);
 	hbm = region_alloc(REGION_HBM, 4 * MIB, PAGE, true);
 	CHECK(hbm);
-	CHECK(!region_keep_hbm(4 * MIB + PAGE));
-	CHECK(region_hbm_bytes() == 4 * MIB);
-	CHECK(region_keep_hbm(4 * MIB) && region_hbm_bytes() == 8 * MIB);
-	CHECK(!region_keep_hbm(PAGE));
+	CHECK(!hbm_limit_keep(4 * MIB + PAGE));
+	CHECK(hbm_limit_used() == 4 * MIB);
+	CHECK(hbm_limit_keep(4 * MIB) && hbm_limit_used() == 8 * MIB);
+	CHECK(!hbm_limit_keep(PAGE));
 	CHECK(!region_alloc(REGION_HBM, PAGE, PAGE, true));
-	region_unkeep_hbm(PAGE);
+	hbm_limit_unkeep(PAGE);
 	CHECK(region_alloc(REGION_HBM, PAGE, PAGE, true));
 	CHECK(!region_free(hbm, 4 * MIB));
-	CHECK(region_keep_hbm(4 * MIB) && !region_keep_hbm(PAGE));
+	CHECK(hbm_limit_keep(4 * MIB) && !hbm_limit_keep(PAGE));
 }
 
 /* One node of three is HBM: a third of each byte, in any pieces. */
@@ -460,17 +461,17 @@ static void what_counts_as_hbm(void)
 	void *hbm;
 
 	region_init(machine(1, 1), 100 * MIB);
-	CHECK(region_hbm_bytes() == 0);
+	CHECK(hbm_limit_used() == 0);
 	CHECK(region_alloc(REGION_AUTO, 10 * MIB, PAGE, false));
-	CHECK(region_hbm_bytes() == 0);
+	CHECK(hbm_limit_used() == 0);
 	CHECK(region_charge(REGION_HBM, 5 * MIB));
-	CHECK(region_hbm_bytes() == 5 * MIB);
+	CHECK(hbm_limit_used() == 5 * MIB);
 	CHECK(region_charge(REGION_INTERLEAVE, 6 * MIB));
-	CHECK(region_hbm_bytes() == 8 * MIB);
+	CHECK(hbm_limit_used() == 8 * MIB);
 	region_uncharge(REGION_HBM, 5 * MIB);
 	hbm = region_alloc(REGION_AUTO, 500 * MIB, PAGE, true);
 	CHECK(hbm && region_of(hbm) == REGION_AUTO);
-	CHECK(region_hbm_bytes() == 3 * MIB);
+	CHECK(hbm_limit_used() == 3 * MIB);
 }
 
 #define TEST(function)                                                                   \

@@ -264,10 +264,12 @@ static void *meddle(void *arg)
 /*
  * A reference that migrate_vma_setup() forgets would keep its huge page for good,
  * and there are not many others that take memory meanwhile.
+ *
+ * 6.1 takes seconds for a round: while madvise() waits for the page table's lock,
+ * its pending flush has migrate_vma_setup() flush each page by itself (pte_accessible()).
  */
 static void loses_no_memory(void)
 {
-	/* 6.1 takes seconds for each: for TLB shootdowns, and beside them a spinlock. */
 	const unsigned int rounds = kt_rounds(8);
 	const size_t len = HUGE_PAGES * KT_HUGE;
 	size_t before = kt_free_or_other(), after;

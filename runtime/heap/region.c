@@ -216,21 +216,27 @@ static size_t reservation_size(const struct region *region, size_t need)
 	return chunk_up(size > need ? size : need);
 }
 
-/* Address space of @size bytes that begins as a chunk does; 0: there is none. */
+/*
+ * Address space of @size bytes that begins as a chunk does; 0: there is none. A page
+ * on each side stays out of reach, or the kernel could join what is in it with a
+ * neighbour of the same policy: numa_maps would then tell of both in one line.
+ */
 static uintptr_t map_aligned(size_t size)
 {
-	char *mapped = mmap(NULL, size + CHUNK_SIZE, PROT_NONE,
-			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	size_t before;
+	const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	const size_t len = size + CHUNK_SIZE + 2 * page;
+	char *mapped = mmap(NULL, len, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *first, *end;
 
 	if (mapped == MAP_FAILED)
 		return 0;
-	before = chunk_up((uintptr_t)mapped) - (uintptr_t)mapped;
-	if (before)
-		munmap(mapped, before);
-	if (before < CHUNK_SIZE)
-		munmap(mapped + before + size, CHUNK_SIZE - before);
-	return (uintptr_t)mapped + before;
+	first = (char *)chunk_up((uintptr_t)mapped + page);
+	end = first + size + page;
+	if (first - page > mapped)
+		munmap(mapped, (size_t)(first - page - mapped));
+	if (end < mapped + len)
+		munmap(end, (size_t)(mapped + len - end));
+	return (uintptr_t)first;
 }
 
 static bool is_striped(const struct region *region)

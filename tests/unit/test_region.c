@@ -227,6 +227,24 @@ static void extends_in_place(void)
 	CHECK(region_extend(first + 8 * MIB, &none, 4 * MIB));
 }
 
+/* Nothing else can lie against a region, or the kernel might join the two. */
+static void keeps_neighbours_away(void)
+{
+	struct span span;
+	void *at[2];
+
+	region_init(machine(1, 1), UINT64_MAX);
+	CHECK(region_alloc(REGION_HBM, 4 * MIB, PAGE, true));
+	CHECK(region_spans(REGION_HBM, &span, 1) == 1);
+	at[0] = (void *)(span.start - PAGE);
+	at[1] = (void *)span.end;
+	for (int i = 0; i < 2; i++)
+		CHECK(mmap(at[i], PAGE, PROT_READ | PROT_WRITE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
+			   0) == MAP_FAILED &&
+		      errno == EEXIST);
+}
+
 /* ---- the HBM limit ------------------------------------------------------- */
 
 static void limit_is_exact(void)
@@ -486,6 +504,7 @@ TEST(gives_pages_back)
 TEST(small_cuts_lie_together)
 TEST(chunks_are_refilled)
 TEST(extends_in_place)
+TEST(keeps_neighbours_away)
 TEST(limit_is_exact)
 TEST(kept_counts)
 TEST(interleaved_share_counts)
@@ -504,6 +523,7 @@ int main(void)
 		cmocka_unit_test(test_small_cuts_lie_together),
 		cmocka_unit_test(test_chunks_are_refilled),
 		cmocka_unit_test(test_extends_in_place),
+		cmocka_unit_test(test_keeps_neighbours_away),
 		cmocka_unit_test(test_limit_is_exact),
 		cmocka_unit_test(test_kept_counts),
 		cmocka_unit_test(test_interleaved_share_counts),

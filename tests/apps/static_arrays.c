@@ -9,6 +9,7 @@
  *        static_arrays hot      works on a part of each array until that is on HBM
  * Ends with 1 if a value is lost, or after waiting in vain.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,13 +44,22 @@ static void print(const char *name, const void *addr, size_t size)
 	       bytes_at(addr, size, false) / MIB);
 }
 
+/*
+ * What lies at the ends of a part may share a granule with memory that is cold, and
+ * may take long to be told from it.
+ */
+static bool mostly_hbm(const void *addr, size_t size)
+{
+	return bytes_at(addr, size, true) >= size / 8 * 7;
+}
+
 /* Rounds until both parts are on HBM, or -1. */
 static long work(uint64_t *first, uint64_t *second, size_t words)
 {
 	time_t end = time(NULL) + SECONDS;
 	long rounds = 0;
 
-	while (!all_hbm(first, words * 8) || !all_hbm(second, words * 8)) {
+	while (!mostly_hbm(first, words * 8) || !mostly_hbm(second, words * 8)) {
 		for (int i = 0; i < 20; i++, rounds++)
 			for (size_t at = 0; at < words; at += 8) {
 				((volatile uint64_t *)first)[at]++;

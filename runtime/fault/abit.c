@@ -18,12 +18,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <ferry/ferry_ioctl.h>
 
 #include "fault/sampler.h"
+#include "os/thread.h"
 
 #define FLUSH_BYTES (40 * PAGE_BYTES)
 
@@ -262,15 +262,6 @@ static void flush_tlbs(void)
 	mprotect(abit.flush, FLUSH_BYTES, PROT_READ | PROT_WRITE);
 }
 
-static void wait_ns(uint64_t ns)
-{
-	struct timespec left = {.tv_sec = (time_t)(ns / 1000000000),
-				.tv_nsec = (long)(ns % 1000000000)};
-
-	while (ns && nanosleep(&left, &left) && errno == EINTR)
-		;
-}
-
 static int abit_sample(const struct span *span, size_t n, uint64_t window_ns,
 		       struct sample *out)
 {
@@ -284,7 +275,7 @@ static int abit_sample(const struct span *span, size_t n, uint64_t window_ns,
 	if (err)
 		return err;
 	flush_tlbs();
-	wait_ns(window_ns);
+	sleep_ns(window_ns);
 	for (size_t i = 0; i < n && !err; i++) {
 		err = read_span(&span[i], out);
 		out += (span[i].end - span[i].start) / BLOCK_BYTES;

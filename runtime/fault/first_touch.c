@@ -12,7 +12,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -23,6 +22,7 @@
 #include "fault/pin.h"
 #include "fault/uffd.h"
 #include "migrate/page.h"
+#include "os/thread.h"
 
 /* Faults that one read(2) takes, by a thread alone; several take one each. */
 #define FAULTS 16
@@ -155,23 +155,6 @@ static int set_up_bell(void)
 	return 0;
 }
 
-static int start_thread(void *(*run)(void *))
-{
-	pthread_attr_t attr;
-	sigset_t all, before;
-	pthread_t thread;
-	int err;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&thread, &attr, run, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	return -err;
-}
-
 static int set_up(void)
 {
 	int err;
@@ -191,7 +174,7 @@ static int set_up(void)
 	/* While nothing else is registered: a new thread's memory may be the heap's. */
 	atomic_store(&running, touch.threads);
 	for (unsigned int i = 1; i < touch.threads && !err; i++)
-		err = start_thread(serve);
+		err = thread_start(serve, NULL);
 	return err;
 }
 
@@ -226,7 +209,7 @@ int first_touch_start(unsigned int threads, const char **why)
 	/* That of a parent may have been held. */
 	pthread_mutex_init(&bell.lock, NULL);
 	sem_init(&touch.started, 0, 0);
-	err = start_thread(first_thread);
+	err = thread_start(first_thread, NULL);
 	if (!err) {
 		while (sem_wait(&touch.started))
 			;

@@ -11,7 +11,6 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -23,6 +22,7 @@
 #include "fault/uffd.h"
 #include "heap/region.h"
 #include "migrate/page.h"
+#include "os/thread.h"
 
 #define FEATURES                                                                         \
 	(UFFD_FEATURE_MOVE | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP |        \
@@ -46,14 +46,6 @@ static struct {
 } handler = {.uffd = -1};
 
 enum { OFF, STARTING, RUNNING, STOPPING, FAILED };
-
-static uint64_t now_ns(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value, long ns)
 {
@@ -129,7 +121,7 @@ static bool take_events(void)
 	static struct uffd_msg msg[EVENTS];
 	ssize_t size = read(handler.uffd, msg, sizeof(msg));
 	size_t count = size > 0 ? (size_t)size / sizeof(msg[0]) : 0;
-	uint64_t now = now_ns();
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	bool rung = false;
 
 	/*
@@ -151,13 +143,9 @@ static bool take_events(void)
 static void wait_for_events(uint64_t until)
 {
 	struct pollfd fd = {.fd = handler.uffd, .events = POLLIN};
-	uint64_t now = now_ns();
-	struct timespec timeout = {0};
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
+	struct timespec timeout = timespec_of(until > now ? until - now : 0);
 
-	if (until > now) {
-		timeout.tv_sec = (time_t)((until - now) / 1000000000);
-		timeout.tv_nsec = (long)((until - now) % 1000000000);
-	}
 	ppoll(&fd, 1, until == UINT64_MAX ? NULL : &timeout, NULL);
 }
 
@@ -165,7 +153,7 @@ static bool recall(void)
 {
 	if (!atomic_exchange(&handler.recall_wanted, false))
 		return true;
-	trap_expire(UINT64_MAX, now_ns());
+	trap_expire(UINT64_MAX, clock_ns(CLOCK_MONOTONIC));
 	if (!trap_retry()) {
 		atomic_store(&handler.recall_wanted, true);
 		return false;
@@ -187,10 +175,10 @@ static void serve(void)
 		rung = take_events();
 		idle = trap_retry();
 		idle = recall() && idle;
-		next = handler.client->tick(now_ns());
+		next = handler.client->tick(clock_ns(CLOCK_MONOTONIC));
 		if (rung)
 			answer_bell();
-		until = now_ns() + RETRY_NS;
+		until = clock_ns(CLOCK_MONOTONIC) + RETRY_NS;
 		if (idle || next < until)
 			until = next;
 		/* Rung while that made no fault. */
@@ -354,20 +342,10 @@ static int watch_forks(void)
 
 static int start_thread(void)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-	sigset_t all, before;
-	int err;
+	int err = thread_start(handler_main, NULL);
 
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&thread, &attr, handler_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
 	if (err)
-		return -err;
+		return err;
 	while (atomic_load(&handler.state) == STARTING)
 		futex_wait(&handler.state, STARTING, 0);
 	return handler.error;

@@ -26,6 +26,7 @@
 #include "fault/sampler.h"
 #include "fault/uffd.h"
 #include "migrate/pagemap.h"
+#include "os/thread.h"
 
 /* No page is out for longer, whatever window is asked for. */
 #define WINDOW_MOST UINT64_C(200000000)
@@ -72,14 +73,6 @@ static struct {
 	uint64_t random;
 } hint = {.pagemap = -1};
 
-static uint64_t now_ns(clockid_t clock)
-{
-	struct timespec time;
-
-	clock_gettime(clock, &time);
-	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
 static void futex(_Atomic uint32_t *word, int operation, uint32_t value, long ns)
 {
 	const struct timespec timeout = {.tv_nsec = ns};
@@ -97,7 +90,7 @@ static void take_out(void)
 
 		/* First, since it may come back at once. */
 		pick->outcome = OUT;
-		if (trap_set(pick->addr, pick->len, now_ns(CLOCK_MONOTONIC)))
+		if (trap_set(pick->addr, pick->len, clock_ns(CLOCK_MONOTONIC)))
 			pick->outcome = REFUSED;
 	}
 }
@@ -132,7 +125,7 @@ static uint64_t hint_tick(uint64_t now)
 
 	if (atomic_load(&order.phase) == ORDERED)
 		next = carry_out(now);
-	cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
+	cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 	atomic_fetch_add(&order.cost_ns, cpu > spent ? cpu - spent : cpu);
 	spent = cpu;
 	return next;
@@ -163,7 +156,7 @@ static void hint_limit(unsigned int percent)
 {
 	hint.percent = percent;
 	hint.account = ACCOUNT_NS / 100 * percent;
-	hint.earned_at = now_ns(CLOCK_MONOTONIC);
+	hint.earned_at = clock_ns(CLOCK_MONOTONIC);
 }
 
 /* A ring is a fault that is answered. */
@@ -172,10 +165,10 @@ static uint64_t measure_fault(void)
 	uint64_t least = UINT64_MAX;
 
 	for (int i = 0; i < 5; i++) {
-		uint64_t before = now_ns(CLOCK_MONOTONIC), took;
+		uint64_t before = clock_ns(CLOCK_MONOTONIC), took;
 
 		handler_wake();
-		took = now_ns(CLOCK_MONOTONIC) - before;
+		took = clock_ns(CLOCK_MONOTONIC) - before;
 		if (took < least)
 			least = took;
 	}
@@ -225,7 +218,7 @@ static int hint_open(const char **why)
 		hint_close();
 		return err;
 	}
-	hint.random = now_ns(CLOCK_MONOTONIC) | 1;
+	hint.random = clock_ns(CLOCK_MONOTONIC) | 1;
 	hint.fault_ns = measure_fault();
 	hint.trap_ns = 2 * hint.fault_ns;
 	hint_limit(1);
@@ -376,7 +369,7 @@ static void each(const struct span *span, size_t n, const struct sample *out,
 /* Earns, and tells how many pages may be watched in one window. */
 static size_t affordable(void)
 {
-	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	int64_t most = ACCOUNT_NS / 100 * hint.percent;
 
 	hint.account += (int64_t)((now - hint.earned_at) / 100 * hint.percent);
@@ -447,15 +440,6 @@ static void note(const struct pick *pick, struct sample *out)
 	}
 }
 
-static void wait_ns(uint64_t ns)
-{
-	struct timespec left = {.tv_sec = (time_t)(ns / 1000000000),
-				.tv_nsec = (long)(ns % 1000000000)};
-
-	while (ns && nanosleep(&left, &left) && errno == EINTR)
-		;
-}
-
 static int hint_sample(const struct span *span, size_t n, uint64_t window_ns,
 		       struct sample *out)
 {
@@ -471,7 +455,7 @@ static int hint_sample(const struct span *span, size_t n, uint64_t window_ns,
 	}
 	draw_all(span, n, out);
 	if (!order.picks) {
-		wait_ns(window_ns);
+		sleep_ns(window_ns);
 		return 0;
 	}
 	err = watch(window_ns);

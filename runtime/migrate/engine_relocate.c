@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +26,7 @@
 #include "migrate/mapping.h"
 #include "migrate/relocate.h"
 #include "migrate/worker.h"
+#include "os/thread.h"
 
 #define GRANULE_PAGES (GRANULE_BYTES / PAGE_BYTES)
 
@@ -300,23 +300,14 @@ static int map_stacks(void)
 static int start_copier(void)
 {
 	char *stack = queue.stacks + queue.copiers * COPIER_STACK;
-	pthread_attr_t attr;
-	pthread_t thread;
-	sigset_t all, before;
 	int err;
 
 	/* The lowest page is a guard. */
 	mprotect(stack, PAGE_BYTES, PROT_NONE);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstack(&attr, stack + PAGE_BYTES, COPIER_STACK - PAGE_BYTES);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&thread, &attr, copier_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
+	err = thread_start_on(stack + PAGE_BYTES, COPIER_STACK - PAGE_BYTES, copier_main,
+			      NULL);
 	queue.copiers += !err;
-	return -err;
+	return err;
 }
 
 /* Not silent: it is slower without them. */

@@ -13,13 +13,13 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdint.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "migrate/migrate.h"
 #include "migrate/stay.h"
+#include "os/thread.h"
 
 static struct {
 	pthread_mutex_t lock;
@@ -207,26 +207,17 @@ static void worker_reset(const struct engine *engine)
 /* With the queue's lock held. */
 static int worker_start(const struct engine *engine)
 {
-	pthread_attr_t attr;
-	pthread_t thread;
-	sigset_t all, before;
 	int err;
 
 	queue.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (queue.wake_fd < 0)
 		return -errno;
 	worker_reset(engine);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	err = pthread_create(&thread, &attr, worker_main, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
+	err = thread_start(worker_main, NULL);
 	if (err) {
 		close(queue.wake_fd);
 		queue.wake_fd = -1;
-		return -err;
+		return err;
 	}
 	queue.running = true;
 	return 0;

@@ -8,7 +8,6 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,6 +19,7 @@
 #include "heap/hbm_limit.h"
 #include "heap/region.h"
 #include "migrate/migrate.h"
+#include "os/thread.h"
 #include "policy/advice.h"
 #include "policy/budget.h"
 #include "policy/hints.h"
@@ -85,28 +85,6 @@ static struct {
 	pthread_mutex_t lock;
 	struct auto_stats stats;
 } published = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-static uint64_t now_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
-static struct timespec timespec_of(uint64_t ns)
-{
-	return (struct timespec){.tv_sec = (time_t)(ns / 1000000000),
-				 .tv_nsec = (long)(ns % 1000000000)};
-}
-
-static void sleep_ns(uint64_t ns)
-{
-	struct timespec left = timespec_of(ns);
-
-	while (nanosleep(&left, &left) && errno == EINTR)
-		;
-}
 
 /* Sleeps until there is a reason to look, or @ns are over. */
 static void rest_ns(uint64_t ns)
@@ -241,7 +219,7 @@ static int64_t budget_most(void)
 
 static void earn(void)
 {
-	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	double passed = (double)(now - own.budget_at);
 
 	own.budget += (int64_t)((now - own.budget_at) / 100 * options.config->overhead);
@@ -337,7 +315,7 @@ static uint64_t sampler_cost(void)
 /* 0, or -errno: nothing can be done any more. */
 static int round_of_work(void)
 {
-	uint64_t began = now_ns(CLOCK_THREAD_CPUTIME_ID), others = sampler_cost(), cost;
+	uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID), others = sampler_cost(), cost;
 	struct placer_result result;
 	ssize_t managed = find_spans();
 	int err = managed < 0 ? (int)managed : 0;
@@ -357,7 +335,7 @@ static int round_of_work(void)
 	ledger_want(result.total * PAGE_BYTES);
 	if (hints_end(&own.hints, &own.placer, result.moved))
 		watch_restart(&own.watch);
-	cost = now_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns + sampler_cost() -
+	cost = clock_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns + sampler_cost() -
 	       others;
 	own.budget -= (int64_t)cost;
 	own.cpu_ns += cost;
@@ -419,7 +397,7 @@ static void *run(void *unused)
 		rest_ns(IDLE_NS);
 	own.interval = INTERVAL_LEAST;
 	own.budget = budget_most();
-	own.budget_at = now_ns(CLOCK_MONOTONIC);
+	own.budget_at = clock_ns(CLOCK_MONOTONIC);
 	if (!begin())
 		err = -ENODEV;
 	while (!err) {
@@ -435,22 +413,13 @@ static void *run(void *unused)
 
 static int start_thread(void)
 {
-	pthread_attr_t attr;
-	sigset_t all, before;
-	pthread_t thread;
 	int err;
 
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
 	atomic_store(&serves, true);
-	err = pthread_create(&thread, &attr, run, NULL);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
+	err = thread_start(run, NULL);
 	if (err)
 		atomic_store(&serves, false);
-	return -err;
+	return err;
 }
 
 int auto_start(const struct auto_options *given)

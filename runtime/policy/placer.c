@@ -9,6 +9,7 @@
 
 #include "migrate/batcher.h"
 #include "migrate/worker.h"
+#include "os/thread.h"
 #include "policy/budget.h"
 
 /* Rounds after which the kernel is asked anew where a granule's pages are. */
@@ -456,14 +457,6 @@ static void pick_unit(struct placer *placer, const struct unit *unit)
 
 /* ---- moving -------------------------------------------------------------- */
 
-static uint64_t now_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 /* Pages moved. A failure is in no page's way; it stays where it is. */
 static uint64_t move(struct placer *placer, const struct placer_moves *moves)
 {
@@ -534,14 +527,15 @@ static void move_both(struct placer *placer, uint64_t *demoted, uint64_t *promot
 
 static void carry_out(struct placer *placer, struct placer_result *result)
 {
-	uint64_t began = now_ns(CLOCK_MONOTONIC), cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
+	uint64_t began = clock_ns(CLOCK_MONOTONIC),
+		 cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 	uint64_t demoted = 0, promoted = 0, took;
 
 	move_both(placer, &demoted, &promoted);
-	took = now_ns(CLOCK_MONOTONIC) - began;
+	took = clock_ns(CLOCK_MONOTONIC) - began;
 
 	result->moved = demoted + promoted;
-	result->ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
+	result->ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
 	placer->demoted_pages += demoted;
 	placer->promoted_pages += promoted;
 	if (result->moved && took)

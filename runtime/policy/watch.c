@@ -6,6 +6,8 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "os/thread.h"
+
 /*
  * The rate (heat_rate()) that the reference shall have: at it a quarter to a
  * half of the pages are accessed, which is where a sample tells most.
@@ -47,14 +49,6 @@ struct watch_slice {
 	struct span span[SLICE_MOST];
 	struct sample sample[SLICE_MOST * GRANULE_BLOCKS];
 };
-
-static uint64_t now_ns(clockid_t clock)
-{
-	struct timespec now;
-
-	clock_gettime(clock, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 /* A kind of which there is less than one in so many needs no window that is right. */
 #define RARE 16
@@ -117,10 +111,10 @@ static int sample_slice(struct watch *watch, struct heat *heat, enum page_kind k
 
 	window->granules += slice->parts;
 	for (unsigned int i = 0; i < kinds[kind].windows && slice->parts; i++) {
-		uint64_t before = now_ns(CLOCK_MONOTONIC);
+		uint64_t before = clock_ns(CLOCK_MONOTONIC);
 		int err = watch->sampler->sample(slice->span, slice->spans, window->ns,
 						 slice->sample);
-		float taken = (float)(now_ns(CLOCK_MONOTONIC) - before);
+		float taken = (float)(clock_ns(CLOCK_MONOTONIC) - before);
 
 		if (err)
 			return err;
@@ -163,7 +157,7 @@ static int sample_kind(struct watch *watch, struct heat *heat, const struct span
 			if (err)
 				return err;
 			if (!watch->slice->parts &&
-			    now_ns(CLOCK_THREAD_CPUTIME_ID) > cpu_end) {
+			    clock_ns(CLOCK_THREAD_CPUTIME_ID) > cpu_end) {
 				window->next = addr;
 				return 0;
 			}
@@ -183,7 +177,7 @@ static void begin_window(struct window *window, uint64_t ns)
 int watch_round(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
 		uint64_t cpu_ns)
 {
-	uint64_t cpu_end = now_ns(CLOCK_THREAD_CPUTIME_ID) + cpu_ns;
+	uint64_t cpu_end = clock_ns(CLOCK_THREAD_CPUTIME_ID) + cpu_ns;
 	int err = 0;
 
 	if (!watch->slice) {

@@ -6,7 +6,7 @@
  *
  * usage: static_arrays where    touches all, and prints, for each array, the MiB
  *                               on HBM and elsewhere
- *        static_arrays hot      works on a part of each array until that is on HBM
+ *        static_arrays hot      works on a part of each array until its blocks are on HBM
  * Ends with 1 if a value is lost, or after waiting in vain.
  */
 #include <stdbool.h>
@@ -20,6 +20,7 @@
 
 #define MIB     ((size_t)1 << 20)
 #define WORDS   (MIB / sizeof(uint64_t))
+#define BLOCK   ((size_t)64 << 10) /* what auto places on its own */
 #define SECONDS 60
 
 uint64_t block_[96 * WORDS];
@@ -44,13 +45,13 @@ static void print(const char *name, const void *addr, size_t size)
 	       bytes_at(addr, size, false) / MIB);
 }
 
-/*
- * What lies at the ends of a part may share a granule with memory that is cold, and
- * may take long to be told from it.
- */
-static bool mostly_hbm(const void *addr, size_t size)
+/* The blocks within are; those at the ends may be cold for the most part, and stay. */
+static bool blocks_hbm(const void *addr, size_t size)
 {
-	return bytes_at(addr, size, true) >= size / 8 * 7;
+	uintptr_t start = ((uintptr_t)addr + BLOCK - 1) & ~(BLOCK - 1);
+	uintptr_t end = ((uintptr_t)addr + size) & ~(BLOCK - 1);
+
+	return all_hbm((const void *)start, end - start);
 }
 
 /* Rounds until both parts are on HBM, or -1. */
@@ -59,7 +60,7 @@ static long work(uint64_t *first, uint64_t *second, size_t words)
 	time_t end = time(NULL) + SECONDS;
 	long rounds = 0;
 
-	while (!mostly_hbm(first, words * 8) || !mostly_hbm(second, words * 8)) {
+	while (!blocks_hbm(first, words * 8) || !blocks_hbm(second, words * 8)) {
 		for (int i = 0; i < 20; i++, rounds++)
 			for (size_t at = 0; at < words; at += 8) {
 				((volatile uint64_t *)first)[at]++;

@@ -30,11 +30,12 @@ UNITS = {"p50": "us", "p99": "us", "p99.9": "us", "max": "us", "waited": "us", "
 def measure(options):
     if options.clock == "icount":
         return
-    mib, rounds = (32, 1) if options.quick else (1024, 3)
+    mib, rounds = (32, 1) if options.quick else (256, 5)
     yield from case(options, mib, 512, rounds)
     if not options.quick:
-        yield from case(options, 256, 4096, rounds)
-    yield from huge(options, mib, rounds)
+        yield from case(options, mib, 4096, rounds)
+        yield from case(options, 1024, 512, 3)
+    yield from huge(options, 64 if options.quick else 1024, 1 if options.quick else 3)
 
 
 def case(options, mib, call, rounds):

@@ -173,20 +173,29 @@ static long huge_pages_on(int node)
 	return sum;
 }
 
-/* What relocation keeps for the next ones is within the HBM limit. */
-static void kept_within_limit(void)
+/* Huge pages that relocation has moved to HBM and back, so that it has kept some. */
+static char *there_and_back(size_t len)
 {
-	const size_t len = 16 * KT_HUGE;
 	char *mem = kt_alloc_huge(len);
 
 	if (!api_relocates())
 		kt_skip("not this engine's");
-	setenv("FERRY_HBM_LIMIT", "4M", 1);
 	kt_fill_on(mem, len, kt.ddr, SEED);
 	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
 		kt_skip("no huge pages");
 	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = len / kt.page);
 	API_EXPECT(api_migrate(mem, len, kt.ddr, 0), .moved = len / kt.page);
+	return mem;
+}
+
+/* What relocation keeps for the next ones is within the HBM limit. */
+static void kept_within_limit(void)
+{
+	const size_t len = 16 * KT_HUGE;
+	char *mem;
+
+	setenv("FERRY_HBM_LIMIT", "4M", 1);
+	mem = there_and_back(len);
 	KT_EXPECT_ON(mem, len, kt.ddr);
 	KT_EXPECT_EQ(huge_pages_on(kt.hbm), 2);
 }
@@ -197,15 +206,8 @@ static void kept_may_move(void)
 {
 	const size_t len = 8 * KT_HUGE;
 	unsigned long hbm = 1UL << kt.hbm, ddr = 1UL << kt.ddr;
-	char *mem = kt_alloc_huge(len);
+	char *mem = there_and_back(len);
 
-	if (!api_relocates())
-		kt_skip("not this engine's");
-	kt_fill_on(mem, len, kt.ddr, SEED);
-	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
-		kt_skip("no huge pages");
-	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = len / kt.page);
-	API_EXPECT(api_migrate(mem, len, kt.ddr, 0), .moved = len / kt.page);
 	KT_EXPECT(huge_pages_on(kt.hbm) > 0, "none was kept");
 	KT_REQUIRE(!syscall(SYS_migrate_pages, 0, KT_MAX_NODE, &hbm, &ddr),
 		   "migrate_pages: %m");
@@ -220,17 +222,10 @@ static void kept_may_move(void)
 static void kept_stays(void)
 {
 	const size_t len = 8 * KT_HUGE;
-	char *mem = kt_alloc_huge(len);
+	char *mem = there_and_back(len);
 	char line[1024];
 	FILE *file;
 
-	if (!api_relocates())
-		kt_skip("not this engine's");
-	kt_fill_on(mem, len, kt.ddr, SEED);
-	if (kt_smaps(mem, len, "AnonHugePages") != (long)len / 1024)
-		kt_skip("no huge pages");
-	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = len / kt.page);
-	API_EXPECT(api_migrate(mem, len, kt.ddr, 0), .moved = len / kt.page);
 	KT_REQUIRE(!munmap(mem, len), "munmap: %m");
 	KT_EXPECT(huge_pages_on(kt.hbm) > 0, "none was kept");
 	/* Else numa_maps shows the thread's policy where the memory has none. */

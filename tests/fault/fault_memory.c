@@ -10,35 +10,11 @@
 #include <unistd.h>
 
 #include "fault/first_touch.h"
-
-#define SPACE ((size_t)64 << 30)
-
-/* Address space for all that a test maps. */
-static char *reserve(void)
-{
-	char *space = mmap(NULL, SPACE, PROT_NONE,
-			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-	if (space == MAP_FAILED)
-		abort();
-	return (char *)granule_end((uintptr_t)space);
-}
+#include "test_pages.h"
 
 char *fault_map(void)
 {
-	/* Each at an address of its own, of which nothing is known yet. */
-	static char *next;
-	char *mem;
-
-	if (!next)
-		next = reserve();
-	mem = mmap(next, SIZE, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	if (mem == MAP_FAILED)
-		abort();
-	next += SIZE + GRANULE_BYTES;
-	madvise(mem, SIZE, MADV_NOHUGEPAGE);
-	return mem;
+	return pages_map(SIZE, false);
 }
 
 char *fault_fresh(void)

@@ -26,16 +26,8 @@
 
 #include "fault/first_touch.h"
 #include "fault_memory.h"
+#include "fault_process.h"
 #include "first_touch_test.h"
-
-static void assert_child_ok(pid_t child)
-{
-	int status;
-
-	assert_true(child > 0);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_int_equal(status, 0);
-}
 
 /* A child that has started anew, with memory. */
 static pid_t fork_with_memory(char **mem)
@@ -309,35 +301,6 @@ void read_by_another(void **state)
 	assert_true(all_are(mem, SIZE, 6));
 	munmap(mem, SIZE);
 	munmap(copy, SIZE);
-}
-
-/* Reads each mapping of @pid, as a debugger that writes a core does. */
-static int read_all_memory(pid_t pid)
-{
-	char path[64], line[512], page[PAGE];
-	FILE *maps;
-	int mem;
-
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	maps = fopen(path, "re");
-	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
-	mem = open(path, O_RDONLY | O_CLOEXEC);
-	if (!maps || mem < 0)
-		return 1;
-	while (fgets(line, sizeof(line), maps)) {
-		unsigned long start, end;
-		char prot[5];
-
-		if (sscanf(line, "%lx-%lx %4s", &start, &end, prot) != 3 ||
-		    prot[0] != 'r' || strstr(line, "[v") || end - start > 256UL << 20)
-			continue;
-		for (; start < end; start += PAGE)
-			if (pread(mem, page, PAGE, (off_t)start) < 0 && errno != EIO)
-				return 2;
-	}
-	fclose(maps);
-	close(mem);
-	return 0;
 }
 
 /* The bell too, after which memory can still be registered. */

@@ -27,6 +27,7 @@
 
 #include "fault/handler.h"
 #include "fault/uffd.h"
+#include "fault_process.h"
 #include "hint_fault_test.h"
 #include "trap_test.h"
 
@@ -51,35 +52,6 @@ void process_vm_readv_by_another(void **state)
 	assert_whole(mem);
 	munmap(mem, SIZE);
 	munmap(copy, SIZE);
-}
-
-/* Reads each mapping of @pid, as a debugger that writes a core does. */
-static int read_all_memory(pid_t pid)
-{
-	char path[64], line[512], page[PAGE];
-	FILE *maps;
-	int mem;
-
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	maps = fopen(path, "re");
-	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
-	mem = open(path, O_RDONLY | O_CLOEXEC);
-	if (!maps || mem < 0)
-		return 1;
-	while (fgets(line, sizeof(line), maps)) {
-		unsigned long start, end;
-		char prot[5];
-
-		if (sscanf(line, "%lx-%lx %4s", &start, &end, prot) != 3 ||
-		    prot[0] != 'r' || strstr(line, "[v") || end - start > 256UL << 20)
-			continue;
-		for (; start < end; start += PAGE)
-			if (pread(mem, page, PAGE, (off_t)start) < 0 && errno != EIO)
-				return 2;
-	}
-	fclose(maps);
-	close(mem);
-	return 0;
 }
 
 /* Who reads all of the memory, the shadow too, does not wait for ever. */

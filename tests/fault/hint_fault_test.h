@@ -8,7 +8,6 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <sys/types.h>
 
 #include "trap_test.h"
 
@@ -27,7 +26,6 @@ char *with_trap(void);
 char *with_huge_trap(void);
 /* The memory of with_trap() has its data, and the page is back. */
 void assert_whole(const char *mem);
-void assert_child_ok(pid_t child);
 bool zeros(const char *mem, size_t len);
 
 /* hint_fault_processes.c */

@@ -32,6 +32,7 @@
 
 #include "fault/handler.h"
 #include "fault/uffd.h"
+#include "fault_process.h"
 #include "hint_fault_test.h"
 #include "trap_test.h"
 
@@ -74,15 +75,6 @@ char *with_huge_trap(void)
 	assert_int_equal(traps_set(mem, GRANULE_BYTES), 0);
 	assert_false(page_is_there(mem));
 	return mem;
-}
-
-void assert_child_ok(pid_t child)
-{
-	int status;
-
-	assert_true(child > 0);
-	assert_int_equal(waitpid(child, &status, 0), child);
-	assert_int_equal(status, 0);
 }
 
 bool zeros(const char *mem, size_t len)

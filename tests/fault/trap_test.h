@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "migrate/page.h"
+#include "test_pages.h"
 
 /* 0, or what handler_start() says; 77 is for the caller to return then. */
 int traps_start(void);
@@ -33,8 +34,6 @@ void traps_shower(traps_pick pick);
 bool page_is_there(const void *addr);
 bool page_is_huge(const void *addr);
 
-/* Private anonymous memory at a granule, in small or huge pages, filled by fill(). */
-char *pages_map(size_t len, bool huge);
 void pattern_fill(char *mem, size_t len, unsigned int seed);
 bool pattern_is_in(const char *mem, size_t len, unsigned int seed);
 

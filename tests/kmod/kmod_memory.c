@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Memory of kmod_test.h: mappings with a known pattern on a known node, and
- * the kernel's view of them through move_pages(2) and /proc. No state.
+ * the kernel's view of them through move_pages(2) and /proc. No state but the
+ * writer's, which it and the main thread share by atomics.
  */
 #include "kmod_test.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -105,6 +109,47 @@ char *kt_huge_on(size_t n, int node, uint64_t seed)
 	KT_REQUIRE(kt_huge_in(mem, n * KT_HUGE) == n, "only %zu of %zu huge pages",
 		   kt_huge_in(mem, n * KT_HUGE), n);
 	return mem;
+}
+
+static struct {
+	pthread_t thread;
+	char *mem;
+	size_t len;
+	_Atomic bool stop;
+	_Atomic uint64_t rounds;
+} writer;
+
+static void *write_on(void *unused)
+{
+	for (; !atomic_load(&writer.stop); atomic_fetch_add(&writer.rounds, 1))
+		for (size_t at = 0; at < writer.len; at += kt.page)
+			++*(volatile uint64_t *)(writer.mem + at);
+	return unused;
+}
+
+void kt_writer_start(char *mem, size_t len)
+{
+	for (size_t at = 0; at < len; at += kt.page)
+		*(uint64_t *)(mem + at) = 0;
+	writer.mem = mem;
+	writer.len = len;
+	atomic_store(&writer.stop, false);
+	atomic_store(&writer.rounds, 0);
+	KT_REQUIRE(pthread_create(&writer.thread, NULL, write_on, NULL) == 0,
+		   "pthread_create");
+	while (!atomic_load(&writer.rounds))
+		sched_yield();
+}
+
+size_t kt_writer_stop(void)
+{
+	size_t bad = 0;
+
+	atomic_store(&writer.stop, true);
+	pthread_join(writer.thread, NULL);
+	for (size_t at = 0; at < writer.len; at += kt.page)
+		bad += *(uint64_t *)(writer.mem + at) != writer.rounds;
+	return bad;
 }
 
 void kt_take_node(int node, size_t leave)

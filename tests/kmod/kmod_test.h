@@ -117,6 +117,14 @@ char *kt_huge_on(size_t n, int node, uint64_t seed);
 /* Huge pages that map the range, as the kernel says */
 size_t kt_huge_in(const void *mem, size_t len);
 
+/*
+ * A thread that adds 1 to the first word of each page of some memory, over and over.
+ * kt_writer_start() sets those words to 0 and returns when all have been written once;
+ * kt_writer_stop() tells how many pages have lost a write. One at a time.
+ */
+void kt_writer_start(char *mem, size_t len);
+size_t kt_writer_stop(void);
+
 /* Takes a node in huge pages, a byte each, down to some @leave free bytes. */
 void kt_take_node(int node, size_t leave);
 

@@ -14,7 +14,6 @@
 
 #include <fcntl.h>
 #include <pthread.h>
-#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
@@ -186,21 +185,6 @@ static void zero_page(void)
 
 static _Atomic bool stop;
 
-struct writer {
-	char *mem;
-	_Atomic uint64_t rounds;
-};
-
-static void *write_on(void *arg)
-{
-	struct writer *writer = arg;
-
-	for (; !atomic_load(&stop); atomic_fetch_add(&writer->rounds, 1))
-		for (size_t i = 0; i < (size_t)HUGE_PAGES * PAGES; i++)
-			++*(volatile uint64_t *)(writer->mem + i * kt.page);
-	return NULL;
-}
-
 /* Two requests split the same pages while a thread writes to them. */
 static void *migrate_on(void *arg)
 {
@@ -223,24 +207,16 @@ static void with_writers(void)
 
 	for (unsigned int round = 0; round < kt_rounds(5); round++) {
 		char *mem = kt_huge_on(HUGE_PAGES, kt.ddr, SEED);
-		struct writer writer = {.mem = mem};
-		pthread_t thread, other;
-		size_t bad = 0, on;
+		pthread_t other;
+		size_t bad, on;
 
-		memset(mem, 0, len);
-		atomic_store(&stop, false);
-		start(&thread, write_on, &writer);
-		while (!atomic_load(&writer.rounds))
-			sched_yield();
+		kt_writer_start(mem, len);
 		start(&other, migrate_on, mem);
 		migrate_on(mem);
 		pthread_join(other, NULL);
 		on = kt_on(mem, len, kt.hbm);
 		KT_EXPECT(on > len / kt.page / 2, "only %zu pages moved", on);
-		atomic_store(&stop, true);
-		pthread_join(thread, NULL);
-		for (size_t i = 0; i < len / kt.page; i++)
-			bad += *(uint64_t *)(mem + i * kt.page) != writer.rounds;
+		bad = kt_writer_stop();
 		KT_EXPECT(bad == 0, "%zu pages lost a write", bad);
 		munmap(mem, len);
 	}

@@ -6,17 +6,11 @@
  * covered in part stay, as do those for which the target has no huge page, unless
  * they may be split. The kernel says where pages are and which are huge. Elsewhere
  * the parameter does not exist, and the test is skipped.
- *
- * Writers touch memory of their own only; what they share with the main thread
- * is atomic.
  */
 #include "kmod_param.h"
 #include "kmod_test.h"
 
 #include <fcntl.h>
-#include <pthread.h>
-#include <sched.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <unistd.h>
 #include <sys/mman.h>
@@ -196,51 +190,25 @@ static void exchanged(void)
 
 /* ---- with writers --------------------------------------------------------------- */
 
-static _Atomic bool stop;
-
-struct writer {
-	char *mem;
-	_Atomic uint64_t rounds;
-};
-
-static void *write_on(void *arg)
-{
-	struct writer *writer = arg;
-
-	for (; !atomic_load(&stop); atomic_fetch_add(&writer->rounds, 1))
-		for (size_t i = 0; i < (size_t)HUGE_PAGES * PAGES; i++)
-			++*(volatile uint64_t *)(writer->mem + i * kt.page);
-	return NULL;
-}
-
 static void with_writers(void)
 {
 	const size_t len = HUGE_PAGES * KT_HUGE;
 	struct ferry_ioc_result res;
-	struct writer writer = {0};
-	size_t bad = 0, moved = 0;
-	pthread_t thread;
+	size_t bad, moved = 0;
+	char *mem;
 
 	begin();
-	writer.mem = kt_huge_on(HUGE_PAGES, kt.ddr, SEED);
-	for (size_t i = 0; i < len / kt.page; i++)
-		*(uint64_t *)(writer.mem + i * kt.page) = 0;
-	KT_REQUIRE(pthread_create(&thread, NULL, write_on, &writer) == 0,
-		   "pthread_create");
-	while (!atomic_load(&writer.rounds))
-		sched_yield();
+	mem = kt_huge_on(HUGE_PAGES, kt.ddr, SEED);
+	kt_writer_start(mem, len);
 	for (unsigned int i = 0; i < kt_rounds(20); i++) {
-		kt_migrate(writer.mem, len, i % 2 ? kt.ddr : kt.hbm, 0, &res);
+		kt_migrate(mem, len, i % 2 ? kt.ddr : kt.hbm, 0, &res);
 		KT_EXPECT_EQ(res.error, 0);
 		KT_EXPECT_SUM(&res, len);
 		moved += res.moved;
 	}
-	atomic_store(&stop, true);
-	pthread_join(thread, NULL);
+	bad = kt_writer_stop();
 	KT_EXPECT(moved > 10 * len / kt.page, "only %zu pages moved", moved);
-	KT_EXPECT_EQ(kt_huge_in(writer.mem, len), HUGE_PAGES);
-	for (size_t i = 0; i < len / kt.page; i++)
-		bad += *(uint64_t *)(writer.mem + i * kt.page) != writer.rounds;
+	KT_EXPECT_EQ(kt_huge_in(mem, len), HUGE_PAGES);
 	KT_EXPECT(bad == 0, "%zu pages lost a write", bad);
 	end();
 }

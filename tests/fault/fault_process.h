@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* Other processes, for tests of user faults. */
+#ifndef FERRY_FAULT_PROCESS_H
+#define FERRY_FAULT_PROCESS_H
+
+#include <sys/types.h>
+
+/* Waits for a child, which has to end with 0. */
+void assert_child_ok(pid_t child);
+
+/* Reads each mapping of @pid, as a debugger that writes a core does. 0, or why not. */
+int read_all_memory(pid_t pid);
+
+#endif /* FERRY_FAULT_PROCESS_H */

@@ -67,24 +67,6 @@ static void pinned_by_pipe(void)
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
-/*
- * What is free on all nodes, in bytes, with what the CPUs keep in lists of their
- * own: MemFree leaves that out, and from 6.7 on a list grows to an eighth of a zone.
- */
-static size_t free_in_all(void)
-{
-	size_t bytes = kt_node_free(kt.ddr) + kt_node_free(kt.hbm), pages;
-	FILE *file = fopen("/proc/zoneinfo", "re");
-	char line[256];
-
-	KT_REQUIRE(file, "/proc/zoneinfo: %m");
-	while (fgets(line, sizeof(line), file))
-		if (sscanf(line, " count: %zu", &pages) == 1)
-			bytes += pages * kt.page;
-	fclose(file);
-	return bytes;
-}
-
 /* The pages made ready for those that then stay are free again, each time. */
 static void staying_leaks_nothing(void)
 {
@@ -97,12 +79,12 @@ static void staying_leaks_nothing(void)
 
 	KT_REQUIRE(pipe(fd) == 0 && fcntl(fd[1], F_SETPIPE_SZ, len) >= 0, "pipe: %m");
 	KT_REQUIRE(vmsplice(fd[1], &iov, 1, 0) == (ssize_t)len, "vmsplice: %m");
-	before = free_in_all();
+	before = kt_free_or_other();
 	for (int i = 0; i < ROUNDS && !kt_failures(); i++) {
 		KT_EXPECT_EQ(kt_migrate(mem, len, kt.hbm, 0, &res), 0);
 		KT_EXPECT_RESULT(&res, .busy = PAGES);
 	}
-	after = free_in_all();
+	after = kt_free_or_other();
 	KT_EXPECT(after + ROUNDS / 16 * len > before, "%zu kB are gone",
 		  (before - after) / 1024);
 	close(fd[0]);

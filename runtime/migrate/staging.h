@@ -27,8 +27,9 @@
 
 struct slot {
 	uintptr_t addr;
-	int node; /* of the huge page in it; SLOT_EMPTY */
-	int used; /* by a copier */
+	int node;         /* of the huge page in it; SLOT_EMPTY */
+	int used;         /* by a copier */
+	uint64_t kept_at; /* ns of CLOCK_MONOTONIC: since when it is kept */
 };
 
 #define SLOT_EMPTY (-1)

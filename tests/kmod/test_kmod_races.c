@@ -283,7 +283,7 @@ static void track_while_moving(void)
 {
 	size_t len = PAGES * kt.page;
 	char *mem = kt_alloc_on(len, kt.ddr, SEED);
-	uint64_t start = kt_now_us(), entry[PAGES];
+	uint64_t start = kt_now_us(), longest = 0, entry[PAGES];
 	struct mover mover = {0};
 	unsigned int rounds = 0;
 
@@ -292,6 +292,8 @@ static void track_while_moving(void)
 		kt_skip("no soft-dirty bits in this kernel");
 	mover_start(&mover, mem, len, 0);
 	for (; go_on(start, rounds, 20); rounds++) {
+		const uint64_t begin = kt_now_us();
+
 		KT_REQUIRE(kt_write_file("/proc/self/clear_refs", "4"), "clear_refs: %m");
 		for (size_t i = rounds % 2; i < PAGES; i += 2)
 			++*(volatile uint64_t *)(mem + i * kt.page);
@@ -301,9 +303,12 @@ static void track_while_moving(void)
 				  "round %u: the write to page %zu is lost, pagemap says "
 				  "%#llx",
 				  rounds, i, (unsigned long long)entry[i]);
+		if (kt_now_us() - begin > longest)
+			longest = kt_now_us() - begin;
 	}
 	mover_end(&mover);
-	printf("    %u rounds, %lu pages moved\n", rounds, atomic_load(&mover.moved));
+	printf("    %u rounds of %llu us at most, %lu pages moved\n", rounds,
+	       (unsigned long long)longest, atomic_load(&mover.moved));
 	KT_EXPECT(rounds >= 20, "only %u rounds", rounds);
 }
 

@@ -37,6 +37,7 @@ static const char *const sampler_names[] = {
 	[SAMPLER_AUTO] = "auto",
 	[SAMPLER_ABIT] = "abit",
 	[SAMPLER_FAULT] = "fault",
+	[SAMPLER_PEBS] = "pebs",
 };
 
 static const char *const first_touch_names[] = {
@@ -225,10 +226,10 @@ static const char *set_first_touch(struct config *config, const char *value)
 
 static const char *set_sampler(struct config *config, const char *value)
 {
-	int found = find_name(value, sampler_names, SAMPLER_FAULT + 1);
+	int found = find_name(value, sampler_names, SAMPLER_PEBS + 1);
 
 	if (found < 0)
-		return "auto, abit or fault";
+		return "auto, abit, fault or pebs";
 	config->sampler = (enum sampler_choice)found;
 	return NULL;
 }

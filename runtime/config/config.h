@@ -11,9 +11,9 @@
  *                                                            (default heap,mmap)
  *   FERRY_MOVE_LIMIT SIZE: most bytes a second that auto moves
  *                                                            (default none)
- *   FERRY_SAMPLER    auto | abit | fault: what tells auto which memory is accessed;
- *                    fault takes pages out of their place for moments, and excludes
- *                    FERRY_FIRST_TOUCH                       (default auto: abit)
+ *   FERRY_SAMPLER    auto | abit | fault | pebs: what tells auto which memory is
+ *                    accessed; fault takes pages out of their place for moments, and
+ *                    excludes FERRY_FIRST_TOUCH        (default auto: abit, else pebs)
  *   FERRY_OVERHEAD   1 to 100: percent of a CPU that auto may take to find out
  *                    what is hot                             (default 1)
  *   FERRY_HBM_LIMIT  SIZE: most HBM this process takes       (default none)
@@ -69,7 +69,7 @@ enum engine_choice {
 };
 
 /* What FERRY_SAMPLER names. */
-enum sampler_choice { SAMPLER_AUTO, SAMPLER_ABIT, SAMPLER_FAULT };
+enum sampler_choice { SAMPLER_AUTO, SAMPLER_ABIT, SAMPLER_FAULT, SAMPLER_PEBS };
 
 /* What FERRY_MANAGE names. */
 enum { MANAGE_HEAP = 1 << 0, MANAGE_MMAP = 1 << 1, MANAGE_STATIC = 1 << 2 };

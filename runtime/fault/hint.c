@@ -2,19 +2,17 @@
 /*
  * The sampler `fault`: hint faults. Pages are taken out of their place (trap.h),
  * each for a window; those that are accessed come back by a fault, and the rest
- * when it is over. Accessed is what came back before its window was over.
+ * when it is over. The time until then is what a sighting tells.
  *
  * A fault is dear, some microseconds of the thread that takes it, and only a
- * fault tells that a page is hot. So few pages are watched: of the blocks that
- * small pages map one page of each, of those that huge pages map the huge page,
- * drawn anew for each window. How many is limited by a budget: what traps and
- * faults cost is measured and paid from an account that grows with time.
+ * fault tells that a page is hot. So of each range that is to be watched one page is
+ * taken out, drawn anew for each window, or the huge page that maps it. What
+ * traps and faults cost is measured, so that the caller can keep to a budget.
  *
  * The policy's thread draws, and waits; the handler's thread takes out. What
  * they share is the order, whose phase says whose it is.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
@@ -23,6 +21,7 @@
 #include <unistd.h>
 
 #include "fault/handler.h"
+#include "fault/present.h"
 #include "fault/sampler.h"
 #include "fault/uffd.h"
 #include "migrate/pagemap.h"
@@ -31,33 +30,53 @@
 /* No page is out for longer, whatever window is asked for. */
 #define WINDOW_MOST UINT64_C(200000000)
 
-/* The account holds at most so much time's worth; a window takes a part of it. */
-#define ACCOUNT_NS  INT64_C(10000000000)
-#define WINDOW_PART 4
+/* Nor for less than so many faults take. */
+#define WINDOW_LEAST 2
 
-/* Pages taken out before faults are looked at: those who fault wait meanwhile. */
-#define AT_ONCE 4
+/*
+ * While threads wait for pages they access nothing else, and what is out seems colder
+ * than it is. So no more is out at once than would, if all of it faulted, have a thread
+ * wait for this part of a window; most of it does not.
+ */
+#define WAIT_PART 2
 
-#define FD_LEAST 500 /* out of the way of what programs number themselves */
+/* For so long none is taken out at first: the caller may have had the program's CPU. */
+#define SETTLE_NS 4000000
 
-enum outcome { REFUSED, OUT, ACCESSED, IDLE };
+/* No access is told apart from one that was sooner. */
+#define LEAST_NS     1000
+#define SOONEST_MOST 4 /* times a fault's */
 
 struct pick {
 	uintptr_t addr;
 	size_t len;
-	size_t block; /* index in the samples */
-	enum outcome outcome;
+	struct sighting *sighting;
+	bool out; /* taken out, and not yet back */
 };
 
 enum phase { NONE, ORDERED, DONE };
 
 static struct {
 	_Atomic uint32_t phase; /* a futex; ORDERED: the handler's */
-	struct pick pick[TRAPS_SMALL + TRAPS_HUGE];
+	struct pick pick[SIGHTINGS_MOST];
 	unsigned int picks;
-	unsigned int next;   /* that is to be taken out */
+	unsigned int next; /* that is to be taken out */
+	unsigned int out;  /* of these, and not yet back */
+	unsigned int most; /* that may be out */
+	/*
+	 * Until then none is taken out: a thread that has waited for one is not back at
+	 * work yet, and what was out meanwhile would seem cold.
+	 */
+	uint64_t rest_until;
 	unsigned int faults; /* that brought one back */
 	uint64_t window_ns;
+	uint64_t fault_ns; /* what a fault costs its thread */
+	/*
+	 * What passes at least from taking a page out until this thread hears of an
+	 * access to it; of that time a sighting tells nothing. It creeps up, for
+	 * what was least once may be so no more.
+	 */
+	uint64_t soonest_ns;
 
 	atomic_ullong cost_ns; /* so far */
 } order;
@@ -65,11 +84,7 @@ static struct {
 /* The policy's thread's. */
 static struct {
 	int pagemap;
-	uint64_t fault_ns;    /* what a fault costs its thread */
-	uint64_t trap_ns;     /* what a page that is watched costs, about */
-	unsigned int percent; /* the budget */
-	int64_t account;      /* of time that may be used, in ns */
-	uint64_t earned_at;   /* when it last grew */
+	uint64_t trap_ns; /* what a page that is watched costs, about */
 	uint64_t random;
 } hint = {.pagemap = -1};
 
@@ -82,17 +97,21 @@ static void futex(_Atomic uint32_t *word, int operation, uint32_t value, long ns
 
 /* ---- the handler's thread ------------------------------------------------- */
 
-/* Some of those that are to be taken out; faults are answered in between. */
+static bool may_take_out(void)
+{
+	return order.next < order.picks && order.out < order.most;
+}
+
+/* One of those that are to be taken out; faults are answered in between. */
 static void take_out(void)
 {
-	for (unsigned int i = 0; i < AT_ONCE && order.next < order.picks; i++) {
-		struct pick *pick = &order.pick[order.next++];
+	struct pick *pick;
 
-		/* First, since it may come back at once. */
-		pick->outcome = OUT;
-		if (trap_set(pick->addr, pick->len, clock_ns(CLOCK_MONOTONIC)))
-			pick->outcome = REFUSED;
-	}
+	pick = &order.pick[order.next++];
+	if (trap_set(pick->addr, pick->len))
+		return;
+	pick->out = true;
+	order.out++;
 }
 
 static void finish_order(void)
@@ -104,18 +123,19 @@ static void finish_order(void)
 /* Goes on with an order; when to do so next. */
 static uint64_t carry_out(uint64_t now)
 {
-	uint64_t oldest;
+	uint64_t window_ns = order.window_ns + order.soonest_ns, oldest, next;
 
-	if (now > order.window_ns)
-		trap_expire(now - order.window_ns, now);
-	take_out();
-	if (order.next < order.picks)
-		return 0;
+	if (now > window_ns)
+		trap_expire(now - window_ns, now);
+	if (may_take_out() && now >= order.rest_until)
+		take_out();
 	oldest = trap_oldest();
-	if (oldest != UINT64_MAX)
-		return oldest + order.window_ns;
-	finish_order();
-	return UINT64_MAX;
+	next = oldest < UINT64_MAX ? oldest + window_ns : UINT64_MAX;
+	if (may_take_out() && order.rest_until < next)
+		return order.rest_until;
+	if (next == UINT64_MAX && order.next == order.picks)
+		finish_order();
+	return next;
 }
 
 static uint64_t hint_tick(uint64_t now)
@@ -131,19 +151,33 @@ static uint64_t hint_tick(uint64_t now)
 	return next;
 }
 
+/* What the page told. An access to a huge page is one to any of its pages. */
+static void note(struct sighting *sighting, size_t len, uint64_t ns, bool touched)
+{
+	size_t pages = len / PAGE_BYTES;
+
+	if (touched && ns < order.soonest_ns)
+		order.soonest_ns = ns;
+	else if (order.soonest_ns < SOONEST_MOST * order.fault_ns)
+		order.soonest_ns += order.soonest_ns / 64 + 1;
+	ns = ns > order.soonest_ns + LEAST_NS ? ns - order.soonest_ns : LEAST_NS;
+	sighting->accesses = touched ? 1 : 0;
+	sighting->seconds = (float)ns * 1e-9f * (float)pages;
+}
+
 static void hint_ended(uintptr_t addr, size_t len, uint64_t ns, bool touched)
 {
-	(void)len;
 	order.faults += touched;
 	for (unsigned int i = 0; i < order.next; i++) {
 		struct pick *pick = &order.pick[i];
 
-		if (pick->addr != addr || pick->outcome != OUT)
+		if (pick->addr != addr || !pick->out)
 			continue;
-		/* What was called back before its time tells nothing. */
-		pick->outcome = ns >= order.window_ns ? IDLE
-				: touched             ? ACCESSED
-						      : REFUSED;
+		pick->out = false;
+		order.out--;
+		if (touched)
+			order.rest_until = clock_ns(CLOCK_MONOTONIC) + order.fault_ns;
+		note(pick->sighting, len, ns, touched);
 		return;
 	}
 }
@@ -152,41 +186,31 @@ static const struct handler_client client = {.tick = hint_tick, .ended = hint_en
 
 /* ---- opening -------------------------------------------------------------- */
 
-static void hint_limit(unsigned int percent)
-{
-	hint.percent = percent;
-	hint.account = ACCOUNT_NS / 100 * percent;
-	hint.earned_at = clock_ns(CLOCK_MONOTONIC);
-}
+#define RINGS        7
+#define RING_REST_NS 500000
 
-/* A ring is a fault that is answered. */
+/*
+ * A ring is a fault that is answered, unless the bell is still there from the last one.
+ * The handler is given time to be asleep and the bell to be away. Not the least of some,
+ * for one may be like that all the same, nor more, for others may be late for other
+ * reasons.
+ */
 static uint64_t measure_fault(void)
 {
-	uint64_t least = UINT64_MAX;
+	uint64_t took[RINGS];
 
-	for (int i = 0; i < 5; i++) {
-		uint64_t before = clock_ns(CLOCK_MONOTONIC), took;
+	for (int i = 0, k; i < RINGS; i++) {
+		uint64_t began, ns;
 
+		sleep_ns(RING_REST_NS);
+		began = clock_ns(CLOCK_MONOTONIC);
 		handler_wake();
-		took = clock_ns(CLOCK_MONOTONIC) - before;
-		if (took < least)
-			least = took;
+		ns = clock_ns(CLOCK_MONOTONIC) - began;
+		for (k = i; k && took[k - 1] > ns; k--)
+			took[k] = took[k - 1];
+		took[k] = ns;
 	}
-	return least;
-}
-
-static int open_pagemap(void)
-{
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	hint.pagemap = fcntl(fd, F_DUPFD_CLOEXEC, FD_LEAST);
-	if (hint.pagemap < 0)
-		hint.pagemap = fd;
-	else
-		close(fd);
-	return 0;
+	return took[RINGS / 3];
 }
 
 static void hint_close(void)
@@ -201,11 +225,12 @@ static void hint_close(void)
 
 static int hint_open(const char **why)
 {
-	int err = open_pagemap();
+	int err;
 
-	if (err) {
+	hint.pagemap = present_open();
+	if (hint.pagemap < 0) {
 		*why = "/proc/self/pagemap: cannot be opened";
-		return err;
+		return hint.pagemap;
 	}
 	atomic_store(&order.phase, NONE);
 	order.picks = 0;
@@ -219,9 +244,9 @@ static int hint_open(const char **why)
 		return err;
 	}
 	hint.random = clock_ns(CLOCK_MONOTONIC) | 1;
-	hint.fault_ns = measure_fault();
-	hint.trap_ns = 2 * hint.fault_ns;
-	hint_limit(1);
+	order.fault_ns = measure_fault();
+	order.soonest_ns = order.fault_ns;
+	hint.trap_ns = 2 * order.fault_ns;
 	*why = "hint faults by userfaultfd";
 	return 0;
 }
@@ -236,187 +261,88 @@ static uint64_t draw(uint64_t below)
 	return below ? hint.random % below : 0;
 }
 
-/* Adds the pages of a run, which lies in a span that @first is the first sample of. */
-static void count_run(const struct page_run *run, uintptr_t start, struct sample *first)
+/* A page of [start, end) that is there, or the huge page that maps all of it; or none. */
+static void draw_page(struct pick *pick, uintptr_t start, uintptr_t end)
 {
-	for (uintptr_t at = run->start; at < run->end;) {
-		uintptr_t end = (at & ~(BLOCK_BYTES - 1)) + BLOCK_BYTES;
-		struct sample *sample = &first[(at - start) / BLOCK_BYTES];
-		uint8_t pages;
-
-		if (end > run->end)
-			end = run->end;
-		pages = (uint8_t)((end - at) / PAGE_BYTES);
-		sample->present += pages;
-		if (run->huge)
-			sample->huge += pages;
-		at = end;
-	}
-}
-
-static int count_pages(const struct span *span, struct sample *out)
-{
+	size_t blocks = (end - start + BLOCK_BYTES - 1) / BLOCK_BYTES;
 	struct page_run run[PAGEMAP_RUNS];
-	uintptr_t at = span->start;
+	uintptr_t from = start + draw(blocks) * BLOCK_BYTES, walked;
+	uint64_t pages = 0, skip;
+	int n;
 
-	for (size_t i = 0; i < (span->end - span->start) / BLOCK_BYTES; i++)
-		out[i] = (struct sample){0};
-	while (at < span->end) {
-		int n = pagemap_runs(hint.pagemap, at, span->end, run, &at);
-
-		if (n < 0)
-			return n;
-		for (int i = 0; i < n; i++)
-			count_run(&run[i], span->start, out);
-	}
-	return 0;
-}
-
-/* A page of the block that is there; 0: none any more. */
-static uintptr_t draw_page(uintptr_t block, unsigned int present)
-{
-	struct page_run run[PAGEMAP_RUNS];
-	uintptr_t walked;
-	int n = pagemap_runs(hint.pagemap, block, block + BLOCK_BYTES, run, &walked);
-	size_t skip = draw(present) * PAGE_BYTES;
-
+	pick->len = 0;
+	n = pagemap_runs(hint.pagemap, from,
+			 from + BLOCK_BYTES < end ? from + BLOCK_BYTES : end, run,
+			 &walked);
+	if (!n) /* there may be more elsewhere */
+		n = pagemap_runs(hint.pagemap, start, end, run, &walked);
 	for (int i = 0; i < n; i++) {
-		if (run[i].huge)
-			return 0;
-		if (skip < run[i].end - run[i].start)
-			return run[i].start + skip;
+		if (run[i].huge) {
+			pick->addr = start;
+			pick->len = end - start == GRANULE_BYTES ? GRANULE_BYTES : 0;
+			return;
+		}
+		pages += (run[i].end - run[i].start) / PAGE_BYTES;
+	}
+	skip = draw(pages) * PAGE_BYTES;
+	for (int i = 0; i < n; i++) {
+		if (skip < run[i].end - run[i].start) {
+			pick->addr = run[i].start + skip;
+			pick->len = PAGE_BYTES;
+			return;
+		}
 		skip -= run[i].end - run[i].start;
 	}
-	return 0;
 }
 
-enum kind { SMALL, HUGE, KINDS };
-
-/* What could be watched, and how much of it is wanted yet. */
-struct drawing {
-	size_t left[KINDS], wanted[KINDS];
-};
-
-/*
- * What the samples from @sample on say of the memory at @addr. A granule that a
- * huge page maps is taken for its first block; SMALL with no pages: nothing.
- */
-static enum kind kind_of(uintptr_t addr, uintptr_t end, const struct sample *sample)
+/* Makes the order. How many of its pages may be out, for want of room. */
+static unsigned int draw_all(struct sighting *sighting, size_t n)
 {
-	const size_t blocks = GRANULE_BYTES / BLOCK_BYTES;
-
-	if (addr % GRANULE_BYTES || end - addr < GRANULE_BYTES)
-		return SMALL;
-	for (size_t i = 0; i < blocks; i++)
-		if (sample[i].huge != BLOCK_BYTES / PAGE_BYTES)
-			return SMALL;
-	return HUGE;
-}
-
-static size_t step_of(enum kind kind)
-{
-	return kind == HUGE ? GRANULE_BYTES : BLOCK_BYTES;
-}
-
-static bool can_watch(enum kind kind, const struct sample *sample)
-{
-	return kind == HUGE || (sample->present && !sample->huge);
-}
-
-/* Takes it with the chance that makes any choice as likely as any other. */
-static void draw_one(struct drawing *drawing, enum kind kind, uintptr_t addr,
-		     size_t block, const struct sample *sample)
-{
-	struct pick *pick = &order.pick[order.picks];
-	bool taken = draw(drawing->left[kind]) < drawing->wanted[kind];
-
-	drawing->left[kind]--;
-	if (!taken)
-		return;
-	drawing->wanted[kind]--;
-	pick->addr = kind == HUGE ? addr : draw_page(addr, sample->present);
-	pick->len = kind == HUGE ? GRANULE_BYTES : PAGE_BYTES;
-	pick->block = block;
-	pick->outcome = REFUSED;
-	if (pick->addr)
-		order.picks++;
-}
-
-/* Calls for each thing that could be watched; @out NULL counts them. */
-static void each(const struct span *span, size_t n, const struct sample *out,
-		 struct drawing *drawing, bool drawn)
-{
-	size_t block = 0;
-
-	for (size_t i = 0; i < n; i++) {
-		uintptr_t addr = span[i].start;
-
-		while (addr < span[i].end) {
-			enum kind kind = kind_of(addr, span[i].end, &out[block]);
-
-			if (can_watch(kind, &out[block])) {
-				if (drawn)
-					draw_one(drawing, kind, addr, block, &out[block]);
-				else
-					drawing->left[kind]++;
-			}
-			addr += step_of(kind);
-			block += step_of(kind) / BLOCK_BYTES;
-		}
-	}
-}
-
-/* Earns, and tells how many pages may be watched in one window. */
-static size_t affordable(void)
-{
-	uint64_t now = clock_ns(CLOCK_MONOTONIC);
-	int64_t most = ACCOUNT_NS / 100 * hint.percent;
-
-	hint.account += (int64_t)((now - hint.earned_at) / 100 * hint.percent);
-	hint.earned_at = now;
-	if (hint.account > most)
-		hint.account = most;
-	if (hint.account <= 0)
-		return 0;
-	/* One at least, for which the account may be overdrawn. */
-	return 1 + (size_t)hint.account / WINDOW_PART / (hint.trap_ns + 1);
-}
-
-static size_t least(size_t a, size_t b)
-{
-	return a < b ? a : b;
-}
-
-static void draw_all(const struct span *span, size_t n, const struct sample *out)
-{
-	struct drawing drawing = {0};
-	size_t most = affordable();
+	unsigned int room = TRAPS_SMALL;
 
 	order.picks = 0;
-	each(span, n, out, &drawing, false);
-	/* In proportion to memory: a huge page is 32 blocks. */
-	drawing.wanted[HUGE] = least(least(drawing.left[HUGE], TRAPS_HUGE), most);
-	drawing.wanted[SMALL] = least(least(drawing.left[SMALL], TRAPS_SMALL),
-				      most - drawing.wanted[HUGE]);
-	each(span, n, out, &drawing, true);
+	for (size_t i = 0; i < n; i++) {
+		struct pick *pick = &order.pick[order.picks];
+
+		sighting[i].accesses = sighting[i].seconds = 0;
+		draw_page(pick, sighting[i].start, sighting[i].end);
+		if (!pick->len)
+			continue;
+		if (pick->len == GRANULE_BYTES)
+			room = TRAPS_HUGE;
+		pick->sighting = &sighting[i];
+		pick->out = false;
+		order.picks++;
+	}
+	return room;
 }
 
 /* ---- sampling ------------------------------------------------------------- */
 
-static void pay(uint64_t cost, unsigned int watched)
+static size_t hint_affordable(uint64_t ns)
 {
-	hint.account -= (int64_t)cost;
-	if (watched)
-		hint.trap_ns += (cost / watched >> 3) - (hint.trap_ns >> 3);
+	return ns / (hint.trap_ns + 1);
+}
+
+/* What a page costs that is watched, from what the last ones did. */
+static void learn(uint64_t cost, unsigned int watched)
+{
+	hint.trap_ns += (cost / watched >> 3) - (hint.trap_ns >> 3);
 }
 
 /* 0, or -ESRCH: there is no handler any more. */
-static int watch(uint64_t window_ns)
+static int carry_out_order(uint64_t window_ns, unsigned int room)
 {
 	uint32_t phase;
 
 	order.window_ns = window_ns < WINDOW_MOST ? window_ns : WINDOW_MOST;
-	order.next = order.faults = 0;
+	if (order.window_ns < WINDOW_LEAST * order.fault_ns)
+		order.window_ns = WINDOW_LEAST * order.fault_ns;
+	order.most = (unsigned int)(order.window_ns / order.fault_ns / WAIT_PART + 1);
+	if (order.most > room)
+		order.most = room;
+	order.rest_until = clock_ns(CLOCK_MONOTONIC) + SETTLE_NS;
+	order.next = order.out = order.faults = 0;
 	atomic_store(&order.phase, ORDERED);
 	handler_wake();
 	while ((phase = atomic_load(&order.phase)) != DONE) {
@@ -427,45 +353,25 @@ static int watch(uint64_t window_ns)
 	return 0;
 }
 
-static void note(const struct pick *pick, struct sample *out)
-{
-	size_t blocks = pick->len == GRANULE_BYTES ? GRANULE_BYTES / BLOCK_BYTES : 1;
-	uint8_t pages = pick->len == GRANULE_BYTES ? BLOCK_BYTES / PAGE_BYTES : 1;
-
-	if (pick->outcome == REFUSED)
-		return;
-	for (size_t i = pick->block; i < pick->block + blocks; i++) {
-		out[i].watched = pages;
-		out[i].accessed = pick->outcome == ACCESSED ? pages : 0;
-	}
-}
-
-static int hint_sample(const struct span *span, size_t n, uint64_t window_ns,
-		       struct sample *out)
+static int hint_watch(struct sighting *sighting, size_t n, uint64_t window_ns)
 {
 	uint64_t before = atomic_load(&order.cost_ns);
-	size_t block = 0;
+	unsigned int room = draw_all(sighting, n);
 	int err;
 
-	for (size_t i = 0; i < n; i++) {
-		err = count_pages(&span[i], out + block);
-		if (err)
-			return err;
-		block += (span[i].end - span[i].start) / BLOCK_BYTES;
-	}
-	draw_all(span, n, out);
-	if (!order.picks) {
-		sleep_ns(window_ns);
+	if (!order.picks)
 		return 0;
-	}
-	err = watch(window_ns);
+	err = carry_out_order(window_ns, room);
 	if (err)
 		return err;
-	for (unsigned int i = 0; i < order.picks; i++)
-		note(&order.pick[i], out);
-	atomic_fetch_add(&order.cost_ns, order.faults * hint.fault_ns);
-	pay(atomic_load(&order.cost_ns) - before, order.picks);
+	atomic_fetch_add(&order.cost_ns, order.faults * order.fault_ns);
+	learn(atomic_load(&order.cost_ns) - before, order.picks);
 	return 0;
+}
+
+static int hint_count(const struct span *span, size_t n, struct sample *out)
+{
+	return present_count(hint.pagemap, span, n, out);
 }
 
 static uint64_t hint_cost(void)
@@ -477,8 +383,8 @@ const struct sampler sampler_fault = {
 	.name = "fault",
 	.open = hint_open,
 	.close = hint_close,
-	.sample = hint_sample,
-	.exact = true,
+	.count = hint_count,
+	.affordable = hint_affordable,
+	.watch = hint_watch,
 	.cost = hint_cost,
-	.limit = hint_limit,
 };

@@ -15,6 +15,7 @@
 
 #include "fault/uffd.h"
 #include "migrate/page.h"
+#include "os/thread.h"
 
 /* mremap(2) of a part of a trapped huge page leaves up to three pieces of it. */
 #define TRAPS (4 * (TRAPS_SMALL + TRAPS_HUGE))
@@ -291,7 +292,7 @@ static void report(struct trap *trap, uint64_t now, bool touched)
 	tell(trap->registered, trap->registered_len, now - trap->since, touched);
 }
 
-int trap_set(uintptr_t addr, size_t len, uint64_t now)
+int trap_set(uintptr_t addr, size_t len)
 {
 	struct trap *trap;
 	size_t moved = 0;
@@ -306,7 +307,6 @@ int trap_set(uintptr_t addr, size_t len, uint64_t now)
 	if (!trap)
 		return -ENOSPC;
 	trap->shadow = slot_addr((unsigned int)slot);
-	trap->since = now;
 	publish(trap, addr, len);
 	/* After it was published: see trap_hold(). */
 	err = atomic_load(&holds) ? -EBUSY : uffd_register(uffd, addr, len);
@@ -315,8 +315,11 @@ int trap_set(uintptr_t addr, size_t len, uint64_t now)
 		return err;
 	}
 	err = uffd_move(uffd, trap->shadow, addr, len, 0, &moved);
-	if (!err)
+	if (!err) {
+		/* Not before: until now it could not be missed. */
+		trap->since = clock_ns(CLOCK_MONOTONIC);
 		return 0;
+	}
 	slots[slot].dirty |= err == -EEXIST;
 	trap->len = moved;
 	trap->reported = true;

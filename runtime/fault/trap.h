@@ -60,7 +60,7 @@ void trap_exit(void);
  * hold), -ENOSPC (as many are out as can be), -EAGAIN, -EINVAL (not private anonymous
  * memory).
  */
-int trap_set(uintptr_t addr, size_t len, uint64_t now);
+int trap_set(uintptr_t addr, size_t len);
 
 /* A fault at @addr. false: nothing of that address is out. */
 bool trap_fault(uintptr_t addr, uint64_t now);

@@ -247,6 +247,8 @@ static void publish(size_t managed)
 {
 	pthread_mutex_lock(&published.lock);
 	published.stats.samples = own.watch.samples;
+	if (own.watch.sampler && own.watch.sampler->lost)
+		published.stats.lost = own.watch.sampler->lost();
 	published.stats.started |=
 		own.placer.promoted_pages + own.placer.demoted_pages > 0;
 	published.stats.promoted_pages = own.placer.promoted_pages;

@@ -83,6 +83,7 @@ struct auto_stats {
 	const char *sampler; /* "none": there is none, for the reason in why */
 	const char *why;
 	uint64_t samples;
+	uint64_t lost; /* accesses that the sampler could not tell of */
 	uint64_t promoted_pages, demoted_pages;
 	uint64_t cpu_ns;        /* without moving */
 	uint64_t move_ns;       /* CPU time of moving */

@@ -60,9 +60,7 @@ void heat_destroy(struct heat *heat)
 
 static unsigned int windows_needed(const struct granule *granule)
 {
-	return granule->sparse ? HEAT_WINDOWS_SPARSE
-	       : granule->huge ? HEAT_WINDOWS_HUGE
-			       : HEAT_WINDOWS_SMALL;
+	return granule->huge ? HEAT_WINDOWS_HUGE : HEAT_WINDOWS_SMALL;
 }
 
 bool heat_is_known(const struct granule *granule)
@@ -74,44 +72,22 @@ bool heat_is_known(const struct granule *granule)
 	       (needed > HEAT_WINDOWS_SMALL ? needed * 3 / 4 : needed);
 }
 
-/* What a window tells of a granule's blocks that it did not watch. */
-struct others {
-	unsigned int watched, accessed; /* pages of all blocks */
-	bool any;                       /* there are such blocks */
-};
-
-static struct others sum_up(const struct sample *sample, size_t n)
-{
-	struct others others = {0};
-
-	for (size_t i = 0; i < n; i++) {
-		others.watched += sample[i].watched;
-		others.accessed += sample[i].accessed;
-		others.any |= sample[i].present && !sample[i].watched;
-	}
-	return others;
-}
-
 /*
  * The heat of a block after a window. The mean of the first windows; from then
  * on older ones count less and less.
  */
 static uint16_t after(const struct granule *granule, size_t block,
-		      const struct sample *sample, const struct others *others)
+		      const struct sample *sample)
 {
 	int needed = (int)windows_needed(granule), heat = granule->heat[block];
 	int weight = granule->windows < needed ? granule->windows + 1 : needed;
-	int watched = sample->watched, accessed = sample->accessed;
 
 	if (!sample->present)
 		return 0;
-	if (!watched) {
-		watched = (int)others->watched;
-		accessed = (int)others->accessed;
-	}
-	if (!watched)
+	if (!sample->watched)
 		return (uint16_t)heat;
-	return (uint16_t)(heat + (SHARE_ONE * accessed / watched - heat) / weight);
+	return (uint16_t)(heat + (SHARE_ONE * sample->accessed / sample->watched - heat) /
+					 weight);
 }
 
 /* Whether the memory is another than what the heat was known of. */
@@ -128,45 +104,149 @@ static bool has_changed(const struct granule *granule, const struct sample *samp
 	return huge != granule->huge || change > n * BLOCK_PAGES / 8;
 }
 
+/* Begins anew where what is known is of another memory. */
+static void renew(struct granule *granule, const struct sample *sample, size_t first,
+		  size_t n, bool huge)
+{
+	if (!has_changed(granule, sample, first, n, huge))
+		return;
+	granule->windows = 0;
+	granule->huge = huge;
+	granule->placed_known = false;
+	granule->tries = granule->pause = 0;
+	granule->accesses = granule->seconds = 0;
+}
+
 void heat_note(struct granule *granule, const struct sample *sample, size_t first,
 	       size_t n, uint8_t length)
 {
 	/* A huge page's blocks, of which there are many windows, are all alike. */
 	bool alike = sample[0].huge && n == GRANULE_BLOCKS &&
 		     !memcmp(sample, sample + 1, (n - 1) * sizeof(*sample));
-	struct others others = sum_up(sample, alike ? 1 : n);
 	unsigned int present = 0, huge = 0;
 
 	for (size_t i = 0; i < (alike ? 1 : n); i++) {
 		present += sample[i].present;
 		huge += sample[i].huge;
 	}
-	if (!(alike && granule->huge) &&
-	    has_changed(granule, sample, first, n, huge > present / 2)) {
-		granule->windows = 0;
-		granule->huge = huge > present / 2;
-		granule->sparse = false;
-		granule->placed_known = false;
-		granule->tries = granule->pause = 0;
-	}
+	if (!(alike && granule->huge))
+		renew(granule, sample, first, n, huge > present / 2);
 	if (granule->length != length) {
 		granule->windows = 0;
-		if (granule->sparse) /* what is stale would be taken for known */
-			memset(granule->heat, 0, sizeof(granule->heat));
 		granule->length = length;
 	}
-	granule->sparse |= others.any && others.watched;
 	for (size_t i = 0; i < n; i++) {
 		granule->heat[first + i] =
 			i && alike ? granule->heat[first]
-				   : after(granule, first + i, &sample[i], &others);
+				   : after(granule, first + i, &sample[i]);
 		granule->present[first + i] = sample[i].present;
 	}
-	if (others.any && !others.watched)
-		return;
 	if (granule->windows < windows_needed(granule))
 		granule->windows++;
 }
+
+void heat_count(struct granule *granule, const struct sample *sample, size_t first,
+		size_t n, uint8_t length)
+{
+	unsigned int present = 0, huge = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		present += sample[i].present;
+		huge += sample[i].huge;
+	}
+	renew(granule, sample, first, n, huge > present / 2);
+	if (granule->length != length) {
+		granule->windows = 0;
+		granule->accesses = granule->seconds = 0;
+		granule->length = length;
+	}
+	for (size_t i = 0; i < n; i++)
+		granule->present[first + i] = sample[i].present;
+	granule->counted = false;
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		granule->counted |= granule->present[i] > 0;
+}
+
+/* ---- accesses that are seen ---------------------------------------------- */
+
+/* One in some thirty sightings of memory that is used as before is as unlikely. */
+#define FEW_EXPECTED  (1 / 32.0f)
+#define MANY_EXPECTED 4.0f
+/* What was before then counts so much. */
+#define SURPRISE_KEEPS (1 / 8.0f)
+
+/* Half an access more than there were, as memory that was never seen accessed may be. */
+static float expected(const struct granule *granule, float seconds)
+{
+	return (granule->accesses + 0.5f) / granule->seconds * seconds;
+}
+
+static bool is_missing(const struct granule *granule, float accesses, float seconds)
+{
+	float wanted = expected(granule, seconds);
+
+	return wanted > MANY_EXPECTED && accesses < wanted / 8;
+}
+
+static bool is_too_soon(const struct granule *granule, float accesses, float seconds)
+{
+	return accesses > 0 && expected(granule, seconds) < accesses * FEW_EXPECTED;
+}
+
+static void weigh(struct granule *granule, float factor)
+{
+	granule->accesses *= factor;
+	granule->seconds *= factor;
+}
+
+bool heat_see(struct granule *granule, float accesses, float seconds)
+{
+	bool missing = granule->windows && is_missing(granule, accesses, seconds);
+	bool surprise =
+		missing || (granule->windows && is_too_soon(granule, accesses, seconds));
+
+	if (missing && !granule->doubted) {
+		granule->doubted = true;
+		granule->patience = 0;
+		return false;
+	}
+	granule->doubted = false;
+	if (surprise) {
+		weigh(granule, SURPRISE_KEEPS);
+		granule->patience = 0;
+	}
+	if (granule->windows < HEAT_SIGHTINGS)
+		granule->windows++;
+	else
+		weigh(granule, 1 - 1.0f / HEAT_SIGHTINGS);
+	granule->accesses += accesses;
+	granule->seconds += seconds;
+	if (granule->accesses > HEAT_ACCESSES)
+		weigh(granule, HEAT_ACCESSES / granule->accesses);
+	return surprise;
+}
+
+float heat_seen_rate(const struct granule *granule, float usual)
+{
+	if (usual <= 0)
+		return 0;
+	/* In use is not what was to be seen accessed long ago and was not. */
+	if (granule->accesses < 0.1f && granule->seconds * usual > 3)
+		return 0;
+	return (granule->accesses + 1) / (granule->seconds + 1 / usual);
+}
+
+int heat_compare(const struct granule *granule, float rate)
+{
+	/* One and a half standard deviations, of one access more than there were. */
+	float off = granule->accesses - rate * granule->seconds;
+
+	if (off * off < 2.25f * (granule->accesses + 1))
+		return 0;
+	return off > 0 ? 1 : -1;
+}
+
+/* ---- shares -------------------------------------------------------------- */
 
 uint16_t heat_mean(const struct granule *granule, unsigned int *pages)
 {

@@ -2,10 +2,12 @@
 /*
  * Heat: what is known of each granule of managed memory, from samples.
  *
- * For each block the share of its pages that a window found accessed, averaged
- * over the latest windows so that old ones decay. A table in two levels, by
- * address, whose leaves are there for the memory that was ever sampled; its
- * memory comes straight from mmap(2). It costs 112 bytes a granule.
+ * Of a sampler that sees all pages, for each block the share of its pages that a
+ * window found accessed, averaged over the latest windows so that old ones decay.
+ * Of one that sees accesses, for each granule how many it saw and in what time,
+ * of which old ones count less too. A table in two levels, by address, whose
+ * leaves are there for the memory that was ever sampled; its memory comes straight
+ * from mmap(2). It costs 124 bytes a granule.
  *
  * One thread's: the policy's.
  */
@@ -32,8 +34,9 @@
  */
 #define HEAT_WINDOWS_SMALL 4
 #define HEAT_WINDOWS_HUGE  64
-/* Where a window watches only some of a granule's blocks, and few pages of these. */
-#define HEAT_WINDOWS_SPARSE 16
+/* Of accesses that are seen, so many sightings, and accesses, count at most. */
+#define HEAT_SIGHTINGS 32
+#define HEAT_ACCESSES  16.0f
 
 struct granule {
 	uint16_t heat[GRANULE_BLOCKS];   /* share accessed in a window, of 65535 */
@@ -47,9 +50,15 @@ struct granule {
 	uint8_t windows; /* so far, up to the number above */
 	uint8_t length;  /* which length of windows these are of */
 	bool huge;       /* a huge page maps all or most of it */
-	bool sparse;     /* only some of its blocks are watched in a window */
 	uint8_t tries,
 		pause; /* moves since the last that did something; rounds to wait */
+
+	/* Of a sampler that sees accesses; windows counts the sightings then. */
+	bool counted;     /* there are pages */
+	bool doubted;     /* an access that was to be seen was not, the last time */
+	uint8_t patience; /* how often in a row it was found as it was before */
+	uint32_t seen_ms; /* when it was watched last */
+	float accesses, seconds;
 };
 
 /* All zeros is the empty table. */
@@ -65,11 +74,31 @@ struct granule *heat_granule(struct heat *heat, uintptr_t addr, bool create);
  * Takes a window's samples of the blocks [first, first + n) of a granule.
  * @length: a number for the window's length. Where that is another one than
  * before, many pages have come or gone, or they are mapped otherwise, what is
- * known begins anew. Where only some blocks were watched, they speak for the others,
- * and where none was, the window tells nothing.
+ * known begins anew.
  */
 void heat_note(struct granule *granule, const struct sample *sample, size_t first,
 	       size_t n, uint8_t length);
+
+/* Takes what is there, of samples that watched nothing; as heat_note() but for that. */
+void heat_count(struct granule *granule, const struct sample *sample, size_t first,
+		size_t n, uint8_t length);
+
+/*
+ * Takes a sighting. One that is most unlikely by what is known means that the memory is
+ * used otherwise now, so that little counts of what was before: true. That no access was
+ * seen where many should have been is believed the second time: the program may
+ * not have run.
+ */
+bool heat_see(struct granule *granule, float accesses, float seconds);
+
+/*
+ * Accesses of a page a second, by what was seen, and as if one access more had
+ * been seen at the rate @usual: the less is known, the more it is like the others.
+ */
+float heat_seen_rate(const struct granule *granule, float usual);
+
+/* Whether the rate is beyond, below @rate by more than chance makes of it; or 0. */
+int heat_compare(const struct granule *granule, float rate);
 
 /* Whether enough windows were seen to judge by. */
 bool heat_is_known(const struct granule *granule);

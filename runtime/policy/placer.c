@@ -134,7 +134,7 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 			pages += node_set_has(hbm, on);
 			present += on >= 0;
 		}
-		if (!granule->windows) /* no sample has told */
+		if (!granule->windows && !granule->counted) /* no sample has told */
 			granule->present[block] = (uint8_t)present;
 		if (pages && pages * 2 >= granule->present[block])
 			on_hbm |= UINT32_C(1) << block;
@@ -151,7 +151,7 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 static bool is_stale(const struct placer *placer, const struct granule *granule,
 		     uintptr_t addr)
 {
-	return !granule->placed_known || !granule->windows ||
+	return !granule->placed_known || (!granule->windows && !granule->counted) ||
 	       (placer->rounds + addr / GRANULE_BYTES) % REFRESH_ROUNDS == 0;
 }
 
@@ -210,11 +210,10 @@ static struct unit make_unit(const struct placer *placer, const struct watch *wa
 {
 	bool by_heat = !placer->hints.phase && !placer->blind, alike;
 	enum ferry_advice advice = advice_on(placer, start, end, &alike);
-	float rate = heat_rate(share);
 
 	return (struct unit){
-		.plan = {.score = watch_score(watch, view->granule, rate),
-			 .rate = by_heat ? rate : 0,
+		.plan = {.score = watch_score(watch, view->granule, share),
+			 .rate = by_heat ? watch_rate(watch, view->granule, share) : 0,
 			 .pages = pages,
 			 .advice = advice,
 			 .on_hbm = on_hbm,

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "os/thread.h"
+#include "policy/sight.h"
 
 /*
  * The rate (heat_rate()) that the reference shall have: at it a quarter to a
@@ -58,6 +59,11 @@ static enum page_kind kind_of(const struct granule *granule)
 	return granule && granule->huge ? HUGE_PAGES : SMALL_PAGES;
 }
 
+static bool sees_accesses(const struct watch *watch)
+{
+	return watch->sampler && !watch->sampler->sample;
+}
+
 /* A window is one for all that is sampled together if scanning is short beside it. */
 static size_t slice_size(const struct watch *watch, enum page_kind kind)
 {
@@ -97,8 +103,6 @@ static void note_slice(const struct watch_slice *slice, struct heat *heat,
 		if (granule) {
 			heat_note(granule, sample, start % GRANULE_BYTES / BLOCK_BYTES, n,
 				  window->length);
-			window->noted += pages;
-			window->known += heat_is_known(granule) ? pages : 0;
 		}
 		sample += n;
 	}
@@ -121,8 +125,7 @@ static int sample_slice(struct watch *watch, struct heat *heat, enum page_kind k
 		note_slice(slice, heat, window);
 		watch->samples++;
 		/* A page is watched from one scan to the next, not during both. */
-		taken = watch->sampler->exact ? (float)window->ns
-					      : (taken + (float)window->ns) / 2;
+		taken = (taken + (float)window->ns) / 2;
 		window->taken_ns += (taken - window->taken_ns) /
 				    (window->taken_ns > 0 ? 16.0f : 1.0f);
 	}
@@ -174,26 +177,35 @@ static void begin_window(struct window *window, uint64_t ns)
 	window->length++;
 }
 
+static int make_slice(struct watch *watch)
+{
+	void *memory;
+
+	if (watch->slice)
+		return 0;
+	memory = mmap(NULL, sizeof(*watch->slice), PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		return -ENOMEM;
+	madvise(memory, sizeof(*watch->slice), MADV_NOHUGEPAGE);
+	watch->slice = memory;
+	return 0;
+}
+
 int watch_round(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
 		uint64_t cpu_ns)
 {
 	uint64_t cpu_end = clock_ns(CLOCK_THREAD_CPUTIME_ID) + cpu_ns;
-	int err = 0;
+	int err;
 
-	if (!watch->slice) {
-		void *memory = mmap(NULL, sizeof(*watch->slice), PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-		if (memory == MAP_FAILED)
-			return -ENOMEM;
-		madvise(memory, sizeof(*watch->slice), MADV_NOHUGEPAGE);
-		watch->slice = memory;
-		for (int kind = 0; kind < PAGE_KINDS; kind++)
-			begin_window(&watch->window[kind], kinds[kind].first_ns);
-	}
 	for (int kind = 0; kind < PAGE_KINDS; kind++)
-		watch->window[kind].granules = watch->window[kind].noted =
-			watch->window[kind].known = 0;
+		if (!watch->window[kind].ns)
+			begin_window(&watch->window[kind], kinds[kind].first_ns);
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		watch->window[kind].granules = watch->window[kind].known = 0;
+	if (sees_accesses(watch))
+		return sight_round(watch, heat, span, n, cpu_ns);
+	err = make_slice(watch);
 	for (int kind = 0; kind < PAGE_KINDS && !err; kind++)
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
 	return err;
@@ -203,28 +215,46 @@ void watch_destroy(struct watch *watch)
 {
 	if (watch->slice)
 		munmap(watch->slice, sizeof(*watch->slice));
+	sight_destroy(watch);
 	*watch = (struct watch){0};
 }
 
 /* ---- windows ------------------------------------------------------------- */
 
+/* One sighting may be chance; that a granule is hot takes more, see watch_rate(). */
+#define SIGHTINGS_LEAST 2
+
 bool watch_knows(const struct watch *watch, const struct granule *granule)
 {
 	const struct window *window = &watch->window[kind_of(granule)];
 
+	if (sees_accesses(watch))
+		return granule->length == watch->restarts &&
+		       granule->windows >= SIGHTINGS_LEAST;
 	return window->settled && granule->length == window->length &&
 	       heat_is_known(granule);
 }
 
-float watch_score(const struct watch *watch, const struct granule *granule, float rate)
+float watch_score(const struct watch *watch, const struct granule *granule,
+		  uint16_t share)
 {
 	enum page_kind kind = kind_of(granule);
 	float taken = watch->window[kind].taken_ns;
 
-	return taken > 0 ? rate * 1e9f / taken / (float)kinds[kind].pages : 0;
+	if (sees_accesses(watch))
+		return heat_seen_rate(granule, watch->usual);
+	return taken > 0 ? heat_rate(share) * 1e9f / taken / (float)kinds[kind].pages : 0;
 }
 
-static void adapt(struct window *window, enum page_kind kind, float reference)
+float watch_rate(const struct watch *watch, const struct granule *granule, uint16_t share)
+{
+	if (sees_accesses(watch))
+		return heat_compare(granule, watch->worth) > 0 ? HEAT_MOST_RATE : 0;
+	return heat_rate(share);
+}
+
+/* true: it is another one now. */
+static bool adapt(struct window *window, enum page_kind kind, float reference)
 {
 	float rate = reference * window->taken_ns / 1e9f * (float)kinds[kind].pages;
 	float factor = rate * STEP_MOST > RATE_WANTED ? RATE_WANTED / rate : STEP_MOST;
@@ -242,7 +272,8 @@ static void adapt(struct window *window, enum page_kind kind, float reference)
 	window->settled =
 		(factor < off_by && factor * off_by > 1) || (uint64_t)ns == window->ns;
 	if (!window->settled)
-		begin_window(window, (uint64_t)ns);
+		window->ns = (uint64_t)ns;
+	return !window->settled;
 }
 
 /* Whether a kind's window matters: it has its share of what the round sampled. */
@@ -255,28 +286,38 @@ static bool counts(const struct watch *watch, int kind)
 	       watch->window[kind].granules >= all / RARE;
 }
 
-/* A sampler that watches few pages tells of most granules only after some rounds. */
-static bool is_known(const struct watch *watch, int kind)
-{
-	const struct window *window = &watch->window[kind];
-
-	return !watch->sampler->exact ||
-	       window->known >= window->noted - window->noted / 8;
-}
-
 void watch_adapt(struct watch *watch, float reference)
 {
-	for (int kind = 0; kind < PAGE_KINDS; kind++)
-		if (counts(watch, kind) && !is_known(watch, kind))
-			continue;
-		else if (counts(watch, kind))
-			adapt(&watch->window[kind], (enum page_kind)kind, reference);
-		else
-			watch->window[kind].settled = true;
+	watch->reference = reference;
+	for (int kind = 0; kind < PAGE_KINDS; kind++) {
+		struct window *window = &watch->window[kind];
+
+		if (!counts(watch, kind))
+			window->settled = true;
+		else if (sees_accesses(watch))
+			window->settled = window->clear;
+		else if (adapt(window, (enum page_kind)kind, reference))
+			begin_window(window, window->ns);
+	}
+}
+
+/* Of sightings, the part that shall end with an access: each one costs something. */
+#define SEEN_WANTED 0.2f
+
+void watch_tune(struct watch *watch, enum page_kind kind, size_t seen, size_t of)
+{
+	struct window *window = &watch->window[kind];
+	float factor = 1 + SEEN_WANTED - (float)seen / (float)of;
+	uint64_t ns = (uint64_t)((float)window->ns * (factor > 0.5f ? factor : 0.5f));
+
+	window->ns = ns < kinds[kind].least_ns  ? kinds[kind].least_ns
+		     : ns > kinds[kind].most_ns ? kinds[kind].most_ns
+						: ns;
 }
 
 void watch_restart(struct watch *watch)
 {
+	watch->restarts++;
 	for (int kind = 0; kind < PAGE_KINDS; kind++)
 		watch->window[kind].length++;
 }

@@ -19,14 +19,21 @@
 enum page_kind { SMALL_PAGES, HUGE_PAGES, PAGE_KINDS };
 
 struct window {
-	uint64_t ns;         /* asked for */
-	float taken_ns;      /* how long a page was really watched, lately */
-	uint8_t length;      /* counts the changes of it, for heat_note() */
-	bool settled;        /* found right the last time */
-	size_t granules;     /* sampled with it in the last round */
-	size_t noted, known; /* pages that samples were of, and those known by then */
-	uintptr_t next;      /* where the next round begins */
+	uint64_t ns;     /* asked for */
+	float taken_ns;  /* how long a page was really watched, lately */
+	uint8_t length;  /* counts the changes of it, for heat_note() */
+	bool settled;    /* found right the last time */
+	size_t granules; /* sampled with it in the last round */
+	size_t known;    /* of these, clearly hot or cold; see below */
+	bool clear;      /* hardly any is not */
+	uintptr_t next;  /* where the next round begins */
 };
+
+/*
+ * With a sampler that sees accesses the rates of these are known whatever the window, so
+ * that a change of it begins nothing anew; what counts there is granules, and known are
+ * those that are clearly hotter or colder than what is worth a move.
+ */
 
 /* All zeros but the sampler is ready for the first round. */
 struct watch {
@@ -34,6 +41,19 @@ struct watch {
 	struct window window[PAGE_KINDS];
 	struct watch_slice *slice; /* memory for what is sampled together */
 	uint64_t samples;          /* windows so far */
+
+	/* Of a sampler that sees accesses (sight.h). */
+	struct sights *sights;
+	unsigned int rounds;
+	uint64_t random;
+	uintptr_t count_next; /* where counting goes on; 0: at the beginning */
+	bool counted_all;     /* once at least */
+	size_t surprises;     /* in the last round */
+	bool stirs;           /* those were many */
+	uint8_t restarts;     /* numbers what is known, as a window's length does */
+	float reference;      /* as it was given last */
+	float usual;          /* accesses of a page a second, of all that was watched */
+	float worth;          /* from which on moving is worth it */
 };
 
 /*
@@ -47,14 +67,25 @@ int watch_round(struct watch *watch, struct heat *heat, const struct span *span,
 /* Whether enough windows, of the right length, were seen to judge a granule by. */
 bool watch_knows(const struct watch *watch, const struct granule *granule);
 
-/* Accesses of one of a granule's pages a second, of a rate (heat_rate()). */
-float watch_score(const struct watch *watch, const struct granule *granule, float rate);
+/*
+ * Accesses of one of a granule's pages a second; @share: the heat of the granule or
+ * of a block, where windows tell of them.
+ */
+float watch_score(const struct watch *watch, const struct granule *granule,
+		  uint16_t share);
+
+/* How sure that is not only chance: a rate (heat_rate()), for the planner. */
+float watch_rate(const struct watch *watch, const struct granule *granule,
+		 uint16_t share);
 
 /*
  * Sets the windows by the score of memory that HBM has no room for; not before that
  * is known, where a round tells only of some of the memory.
  */
 void watch_adapt(struct watch *watch, float reference);
+
+/* Sets a kind's window by how many @of sightings have @seen an access. */
+void watch_tune(struct watch *watch, enum page_kind kind, size_t seen, size_t of);
 
 /* What is accessed is another memory from now on: heat begins anew. */
 void watch_restart(struct watch *watch);

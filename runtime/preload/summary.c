@@ -260,6 +260,8 @@ static void print_auto(void)
 	add_size(&line, stats.promoted_pages * page_size);
 	add(&line, ", to DDR: ");
 	add_size(&line, stats.demoted_pages * page_size);
+	if (stats.lost)
+		add(&line, ", records lost: %llu", (unsigned long long)stats.lost);
 	add(&line, ", CPU time: %.3f s, and %.3f s for moving",
 	    (double)stats.cpu_ns / 1e9, (double)stats.move_ns / 1e9);
 	end(&line);

@@ -86,7 +86,7 @@ refused 'FERRY_ENGINE="dma".*auto, kmod, kmod\+relocate, relocate or syscall' en
 refused '--huge: FERRY_HUGE="2M".*auto, always or never' "$ferry" run --huge 2M
 refused '--hbm-weight: FERRY_HBM_WEIGHT="0".*from 1 to 10000' "$ferry" run --hbm-weight 0
 refused 'FERRY_STATS="yes".*0 or 1' env FERRY_STATS=yes "$ferry" run
-refused '--sampler: FERRY_SAMPLER="pebs".*auto, abit or fault' "$ferry" run --sampler pebs
+refused '--sampler: FERRY_SAMPLER="pmu".*auto, abit, fault or pebs' "$ferry" run --sampler pmu
 refused 'FERRY_FIRST_TOUCH="1" and FERRY_SAMPLER=fault exclude each other' "$ferry" run --sampler fault --first-touch
 refused 'FERRY_FIRST_TOUCH="2".*0, 1 or always' env FERRY_FIRST_TOUCH=2 "$ferry" run
 check 2 env FERRY_POLICY=x "$ferry" info

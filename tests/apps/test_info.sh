@@ -13,7 +13,9 @@ out '^engine +(kmod|syscall): .'
 out '^  huge pages +syscall: .'
 out '^huge pages +system: (none|never|madvise|always), FERRY_HUGE=auto: .'
 out '^first touch +kernel: FERRY_FIRST_TOUCH=1 is not set$'
-out '^sampler +(abit|none): .'
+out '^sampler +(abit|pebs|none): .'
+check 0 env FERRY_SAMPLER=pebs "$ferry" info
+out '^sampler +(pebs: .*with addresses|none: perf_event_open: ).'
 check 0 env FERRY_SAMPLER=fault "$ferry" info
 out '^sampler +(fault: hint faults by userfaultfd|none: userfaultfd: .+)$'
 if [ "$(id -u)" = 0 ]; then

@@ -44,7 +44,7 @@ static uint64_t shower(uint64_t now)
 	trap_expire(now - 1000000, now);
 	for (int i = 0; i < 8; i++) {
 		random = random * UINT64_C(6364136223846793005) + 1;
-		trap_set(pick(random >> 20), PAGE_BYTES, now);
+		trap_set(pick(random >> 20), PAGE_BYTES);
 	}
 	return now + 200000;
 }
@@ -57,7 +57,7 @@ static uint64_t tick(uint64_t now)
 	uintptr_t addr = atomic_load(&order.addr);
 
 	if (addr) {
-		order.result = trap_set(addr, order.len, now);
+		order.result = trap_set(addr, order.len);
 		atomic_store(&order.addr, 0);
 	} else if (delay) {
 		nanosleep(&time, NULL);

@@ -132,8 +132,10 @@ static void every_variable(void **state)
 	assert_int_equal(config.sampler, SAMPLER_ABIT);
 	assert_int_equal(read_one(&config, "FERRY_SAMPLER=fault"), 0);
 	assert_int_equal(config.sampler, SAMPLER_FAULT);
+	assert_int_equal(read_one(&config, "FERRY_SAMPLER=pebs"), 0);
+	assert_int_equal(config.sampler, SAMPLER_PEBS);
 	assert_int_equal(read_one(&config, "FERRY_SAMPLER=none"), -EINVAL);
-	assert_non_null(strstr(error, "auto, abit or fault"));
+	assert_non_null(strstr(error, "auto, abit, fault or pebs"));
 	assert_int_equal(read_one(&config, "FERRY_FIRST_TOUCH=always"), 0);
 	assert_int_equal(config.first_touch, FIRST_TOUCH_ALWAYS);
 	assert_int_equal(read_one(&config, "FERRY_FIRST_TOUCH=yes"), -EINVAL);

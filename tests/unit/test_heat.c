@@ -78,28 +78,103 @@ static void blocks_differ(void **state)
 	assert_int_equal(granule.heat[10], 0);
 }
 
-/* A page here and there tells of its granule; a window without one, of nothing. */
-static void some_blocks_speak_for_all(void **state)
+/* Nothing but counts: they begin anew as samples do, and tell nothing of heat. */
+static void counts(void **state)
 {
 	struct granule granule = {0};
-	unsigned int pages;
 
 	(void)state;
-	for (unsigned int i = 0; i < 48; i++) {
-		fill(0, false);
-		for (size_t k = 0; k < GRANULE_BLOCKS; k++)
-			samples[k].watched = 0;
-		note(&granule, 1, 1);
-		assert_int_equal(heat_is_known(&granule), i >= 12);
-		samples[i * 7 % GRANULE_BLOCKS].watched = 1;
-		samples[i * 7 % GRANULE_BLOCKS].accessed = i % 4 != 0;
-		note(&granule, 1, 1);
+	fill(0, false);
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		samples[i].watched = 0;
+	heat_count(&granule, samples, 0, GRANULE_BLOCKS, 1);
+	assert_true(granule.counted);
+	assert_int_equal(granule.windows, 0);
+	assert_int_equal(granule.present[3], BLOCK_PAGES);
+	heat_see(&granule, 1, 0.5f);
+	heat_count(&granule, samples, 0, GRANULE_BLOCKS, 1);
+	assert_int_equal(granule.windows, 1);
+	heat_count(&granule, samples, 0, GRANULE_BLOCKS, 2); /* used for something else */
+	assert_int_equal(granule.windows, 0);
+	assert_true(granule.seconds == 0);
+	heat_see(&granule, 1, 0.5f);
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		samples[i].present = 0;
+	heat_count(&granule, samples, 0, GRANULE_BLOCKS, 2);
+	assert_false(granule.counted);
+	assert_int_equal(granule.windows, 0);
+}
+
+static bool is_about(float value, float wanted)
+{
+	return value > 0.9f * wanted && value < 1.1f * wanted;
+}
+
+/* The rate is that of accesses, however long each was waited for. */
+static void times_accesses(void **state)
+{
+	struct granule granule = {0};
+
+	(void)state;
+	assert_true(is_about(heat_seen_rate(&granule, 3), 3)); /* like the others */
+	for (int i = 0; i < 200; i++)
+		heat_see(&granule, i % 2 != 0, i % 2 ? 0.01f : 0.03f);
+	assert_true(is_about(heat_seen_rate(&granule, 25), 25));
+	assert_int_equal(granule.windows, HEAT_SIGHTINGS);
+	assert_int_equal(heat_compare(&granule, 25), 0);
+	assert_int_equal(heat_compare(&granule, 12), 1);
+	assert_int_equal(heat_compare(&granule, 50), -1);
+	/* What was never seen accessed is known for cold in time, and for idle. */
+	granule = (struct granule){0};
+	heat_see(&granule, 0, 0.1f);
+	assert_int_equal(heat_compare(&granule, 10), 0);
+	heat_see(&granule, 0, 0.1f);
+	assert_int_equal(heat_compare(&granule, 10), -1);
+	assert_true(heat_seen_rate(&granule, 5) > 0);
+	heat_see(&granule, 0, 1);
+	assert_true(heat_seen_rate(&granule, 5) == 0);
+}
+
+/* Two accesses in a row are soon enough chance; it takes more to be called hot. */
+static void chance_is_not_heat(void **state)
+{
+	struct granule granule = {0};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		heat_see(&granule, 1, 0.001f);
+		assert_int_equal(heat_compare(&granule, 1), 0);
 	}
-	assert_int_equal(granule.windows, HEAT_WINDOWS_SPARSE);
-	assert_in_range(heat_mean(&granule, &pages), 65535 * 0.65, 65535 * 0.85);
-	assert_int_equal(pages, GRANULE_PAGES);
-	for (size_t k = 0; k < GRANULE_BLOCKS; k++)
-		assert_in_range(granule.heat[k], 65535 * 0.5, 65535);
+	heat_see(&granule, 1, 0.001f);
+	heat_see(&granule, 1, 0.001f);
+	assert_int_equal(heat_compare(&granule, 1), 1);
+}
+
+/* Cold memory that becomes hot, and the other way round, after a handful of sightings. */
+static void follows_changes(void **state)
+{
+	struct granule granule = {0};
+
+	(void)state;
+	for (int i = 0; i < 100; i++)
+		heat_see(&granule, i % 4 == 0, 0.2f);
+	assert_int_equal(heat_compare(&granule, 3), -1);
+	granule.patience = 3;
+	assert_false(heat_see(&granule, 0, 0.2f));
+	assert_true(heat_see(&granule, 1, 0.002f));
+	assert_int_equal(granule.patience, 0);
+	for (int i = 0; i < 6; i++)
+		heat_see(&granule, 1, 0.002f);
+	assert_int_equal(heat_compare(&granule, 3), 1);
+	/* Once may be that nothing ran. */
+	assert_false(heat_see(&granule, 0, 0.2f));
+	assert_int_equal(heat_compare(&granule, 3), 1);
+	heat_see(&granule, 1, 0.002f);
+	assert_false(heat_see(&granule, 0, 0.2f));
+	assert_true(heat_see(&granule, 0, 0.2f));
+	for (int i = 0; i < 6; i++)
+		heat_see(&granule, 0, 0.2f);
+	assert_int_equal(heat_compare(&granule, 3), -1);
 }
 
 static void begins_anew(void **state)
@@ -209,7 +284,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(means_and_forgets),
 		cmocka_unit_test(blocks_differ),
-		cmocka_unit_test(some_blocks_speak_for_all),
+		cmocka_unit_test(counts),
+		cmocka_unit_test(times_accesses),
+		cmocka_unit_test(chance_is_not_heat),
+		cmocka_unit_test(follows_changes),
 		cmocka_unit_test(begins_anew),
 		cmocka_unit_test(rates),
 		cmocka_unit_test(addresses),

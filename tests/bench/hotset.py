@@ -5,7 +5,7 @@ quarter; in the middle of the run something else becomes hot. Who finds it?
 Cases: 4k (hot blocks of 2 MiB in 4 KiB pages), thp (the same in huge pages),
 64k-blocks (hot blocks of 64 KiB, in 4 KiB pages). Each subject runs in a guest of
 its own, one after the other. NUMA balancing is on for the policy auto and the peers
-named after it. Units:
+named after it; auto-fault is the policy with the sampler fault, at its default overhead. Units:
 
 hot-share         of the hot blocks' pages, those on HBM at the end of both phases
 hbm-access-share  the same for the accesses of the whole working set
@@ -20,7 +20,7 @@ import statistics
 
 import harness
 
-PEERS = ("first-touch", "preferred", "interleave", "balancing-1", "balancing-2", "damon")
+PEERS = ("first-touch", "auto-fault", "preferred", "interleave", "balancing-1", "balancing-2", "damon")
 CASES = {"4k": [], "thp": ["--huge"], "64k-blocks": ["--block", "65536"]}
 MIB, PAGES_MIB = 448, 256
 HBM_MIB = 128  # of which the kernel and the headroom leave a quarter of MIB
@@ -28,7 +28,7 @@ HBM_MIB = 128  # of which the kernel and the headroom leave a quarter of MIB
 
 def measure(options):
     seconds = 6 if options.quick else 15
-    peers = PEERS[:2] if options.quick else PEERS
+    peers = PEERS[:3] if options.quick else PEERS
     for clock in ("icount", "wall"):
         # What the emulated CPUs do in a second of wall time changes with the host's load.
         if clock != (options.clock or "icount"):

@@ -161,6 +161,7 @@ int info_command(int argc, char *argv[])
 		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
 	info.sampler = sampler_name(config->sampler, &info.sampler_why);
 	info.filling = filling_name(config, &info.filling_why);
+	info.manage = config->manage;
 	info.huge = config->huge;
 	info.interleave = interleave_choose(info.topology, INTERLEAVE_SYSFS);
 	read_ledger(&info, config);

@@ -36,6 +36,7 @@ struct info {
 	const char *huge_engine, *huge_engine_why; /* what moves huge pages */
 	const char *sampler, *sampler_why;
 	const char *filling, *filling_why; /* who fills what is touched */
+	unsigned int manage;               /* MANAGE_*, as FERRY_MANAGE says */
 	enum huge_mode huge;               /* as FERRY_HUGE asks */
 	struct interleave interleave;
 	struct info_ledger ledger;

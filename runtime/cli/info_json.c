@@ -2,6 +2,7 @@
 /* `ferry info --json`: one object with stable keys, described in ferry(1). One
  * thread. */
 #include "cli/info.h"
+#include "config/config.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -126,6 +127,18 @@ static struct json_object *module(const struct module_probe *module)
 	return object;
 }
 
+/* What FERRY_MANAGE names. */
+static struct json_object *manage(unsigned int bits)
+{
+	struct json_object *names = json_object_new_array();
+	const char *name;
+
+	for (unsigned int bit = 0; (name = config_manage_name(bit)); bit++)
+		if (bits >> bit & 1)
+			json_object_array_add(names, text(name));
+	return names;
+}
+
 /* A choice: its name and the reason. */
 static struct json_object *chosen(const char *name, const char *why)
 {
@@ -233,6 +246,7 @@ int info_json(const struct info *info)
 	add(root, "huge_engine", chosen(info->huge_engine, info->huge_engine_why));
 	add(root, "sampler", chosen(info->sampler, info->sampler_why));
 	add(root, "first_touch", chosen(info->filling, info->filling_why));
+	add(root, "manage", manage(info->manage));
 	add(root, "userfaultfd", uffd(&probe->uffd));
 	add(root, "io_uring", uring(&probe->uring));
 	add(root, "numa_balancing", setting(probe->numa_balancing));

@@ -224,6 +224,19 @@ static void print_ledger(const struct info_ledger *ledger)
 	}
 }
 
+static void print_manage(unsigned int manage)
+{
+	const char *name, *between = "";
+
+	printf("%-14sFERRY_MANAGE=", "managed");
+	for (unsigned int bit = 0; (name = config_manage_name(bit)); bit++)
+		if (manage >> bit & 1) {
+			printf("%s%s", between, name);
+			between = ",";
+		}
+	putchar('\n');
+}
+
 void info_text(const struct info *info)
 {
 	const struct probe *probe = &info->probe;
@@ -237,6 +250,7 @@ void info_text(const struct info *info)
 	printf("%-14s%s: %s\n", "  huge pages", info->huge_engine, info->huge_engine_why);
 	printf("%-14s%s: %s\n", "sampler", info->sampler, info->sampler_why);
 	printf("%-14s%s: %s\n", "first touch", info->filling, info->filling_why);
+	print_manage(info->manage);
 	print_uffd(&probe->uffd);
 	print_uring(&probe->uring);
 	print_balancing(probe->numa_balancing);

@@ -44,6 +44,7 @@ static const char help[] =
 	"      heap        what the program allocates\n"
 	"      mmap        its private anonymous mappings\n"
 	"      static      its static arrays (.data, .bss)\n"
+	"      stack       its threads' stacks\n"
 	"  --hbm-limit SIZE   most HBM that each process takes              (no limit)\n"
 	"  --hbm-weight N     share HBM by weight with other processes that have one,\n"
 	"                     such as MPI ranks: 1 to 10000       (does not share)\n"

@@ -124,20 +124,26 @@ static const char *set_min_size(struct config *config, const char *value)
 	return NULL;
 }
 
+const char *config_manage_name(unsigned int bit)
+{
+	static const char *const names[] = {"heap", "mmap", "static", "stack"};
+
+	return bit < sizeof(names) / sizeof(names[0]) ? names[bit] : NULL;
+}
+
 static const char *set_manage(struct config *config, const char *value)
 {
-	static const char *const names[] = {"heap", "mmap", "static"};
-
 	config->manage = 0;
 	for (;;) {
 		size_t len = strcspn(value, ",");
-		int i;
+		unsigned int i = 0;
+		const char *name;
 
-		for (i = 0; i < 3; i++)
-			if (strlen(names[i]) == len && !strncmp(value, names[i], len))
-				break;
-		if (i == 3)
-			return "one or more of heap, mmap and static, with commas";
+		while ((name = config_manage_name(i)) &&
+		       (strlen(name) != len || strncmp(value, name, len) != 0))
+			i++;
+		if (!name)
+			return "one or more of heap, mmap, static and stack, with commas";
 		config->manage |= 1U << i;
 		if (!value[len])
 			return NULL;

@@ -72,7 +72,12 @@ enum engine_choice {
 enum sampler_choice { SAMPLER_AUTO, SAMPLER_ABIT, SAMPLER_FAULT, SAMPLER_PEBS };
 
 /* What FERRY_MANAGE names. */
-enum { MANAGE_HEAP = 1 << 0, MANAGE_MMAP = 1 << 1, MANAGE_STATIC = 1 << 2 };
+enum {
+	MANAGE_HEAP = 1 << 0,
+	MANAGE_MMAP = 1 << 1,
+	MANAGE_STATIC = 1 << 2,
+	MANAGE_STACK = 1 << 3,
+};
 
 /* Who fills what is touched: the kernel, or Ferry where that is safe, or where it can. */
 enum first_touch { FIRST_TOUCH_KERNEL, FIRST_TOUCH_SAFE, FIRST_TOUCH_ALWAYS };
@@ -110,6 +115,8 @@ const struct config *config_get(const char **error);
 int config_parse_size(const char *text, uint64_t *bytes);
 
 const char *config_policy_name(enum policy_kind policy);
+/* The name of MANAGE_*'s bit number @bit; NULL: there is none. */
+const char *config_manage_name(unsigned int bit);
 const char *config_huge_name(enum huge_mode huge);
 
 #endif /* FERRY_CONFIG_H */

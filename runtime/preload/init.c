@@ -25,6 +25,7 @@
 #include "policy/filling.h"
 #include "policy/ledger.h"
 #include "preload/preload.h"
+#include "preload/stacks.h"
 #include "preload/statics.h"
 #include "topology/topology.h"
 
@@ -255,6 +256,7 @@ static int set_up_arenas(void)
 static void fork_prepare(void)
 {
 	mapping_fork_prepare();
+	stacks_fork_prepare();
 	auto_fork_prepare();
 	region_fork_prepare();
 	ledger_fork_prepare();
@@ -265,6 +267,7 @@ static void fork_parent(void)
 	ledger_fork_parent();
 	region_fork_parent();
 	auto_fork_done();
+	stacks_fork_parent();
 	mapping_fork_done();
 }
 
@@ -273,6 +276,7 @@ static void fork_child(void)
 	ledger_fork_child();
 	region_fork_child();
 	auto_fork_done();
+	stacks_fork_child();
 	mapping_fork_done();
 }
 
@@ -300,12 +304,15 @@ static size_t other_spans(struct span *out, size_t max)
 {
 	size_t n = mapping_spans(out, max), left = n < max ? max - n : 0;
 
-	return n + statics_spans(out + max - left, left);
+	n += statics_spans(out + max - left, left);
+	left = n < max ? max - n : 0;
+	return n + stacks_spans(out + max - left, left);
 }
 
 static bool is_other(uintptr_t start, uintptr_t *end)
 {
-	return mapping_has_managed(start, end) || statics_has_managed(start, end);
+	return mapping_has_managed(start, end) || statics_has_managed(start, end) ||
+	       stacks_has_managed(start, end);
 }
 
 /* After jemalloc's own handlers, so that a forked child can allocate. */
@@ -376,6 +383,8 @@ __attribute__((constructor(101))) static void init(int argc, char **argv, char *
 		      say);
 	if (has_hbm && !policy_err && preload.config.manage & MANAGE_STATIC)
 		statics_init();
+	if (has_hbm && !policy_err && preload.config.manage & MANAGE_STACK)
+		stacks_init();
 	preload.has_auto = preload.config.policy == POLICY_AUTO && has_hbm && !policy_err;
 	if (preload.has_auto)
 		start_auto(&topology, envp);

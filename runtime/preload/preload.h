@@ -8,6 +8,7 @@
  * advise.c   what libferry, in a program that has both, passes on
  * mapping.c  mmap(2) and its kin: places large private anonymous mappings
  * statics.c  the program's static arrays (.data, .bss)
+ * stacks.c   the stacks of the program's threads
  * direct.c   the system calls themselves, for the library's own use
  * summary.c  what FERRY_STATS prints at exit
  *
@@ -32,7 +33,7 @@ struct preload {
 	struct config config;          /* as the environment has it */
 	enum region_kind heap_kind;    /* of allocations in general */
 	enum region_kind large_kind;   /* of large ones */
-	enum region_kind mapping_kind; /* of mappings, and of static arrays */
+	enum region_kind mapping_kind; /* of mappings, static arrays, stacks */
 	size_t threshold; /* allocations from here on are large_kind; 0: all are
 			     heap_kind */
 	bool place_mappings;

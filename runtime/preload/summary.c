@@ -18,6 +18,7 @@
 #include "policy/budget.h"
 #include "policy/ledger.h"
 #include "preload/preload.h"
+#include "preload/stacks.h"
 #include "preload/statics.h"
 
 #define MAPPINGS     REGION_PLACED /* follows the regions in the tables */
@@ -53,7 +54,7 @@ static void count_line(char *line)
 	int kind = region_of(addr);
 
 	if (kind < 0 || kind == REGION_METADATA) {
-		if (!mapping_has(addr) && !statics_has(addr))
+		if (!mapping_has(addr) && !statics_has(addr) && !stacks_has(addr))
 			return;
 		kind = MAPPINGS;
 	}
@@ -203,6 +204,7 @@ static void print_head(const struct region_usage *usage)
 	const struct config *config = &preload.config;
 	struct mapping_usage mappings;
 	struct statics_usage statics;
+	struct stacks_usage stacks;
 	struct line line;
 	uint64_t huge;
 
@@ -229,6 +231,11 @@ static void print_head(const struct region_usage *usage)
 	if (statics.count) {
 		add(&line, "), static arrays placed: %zu (", statics.count);
 		add_size(&line, statics.bytes);
+	}
+	stacks_usage(&stacks);
+	if (stacks.placed) {
+		add(&line, "), stacks placed: %llu (", (unsigned long long)stacks.placed);
+		add_size(&line, stacks.placed_bytes);
 	}
 	add(&line, "), address space reserved: ");
 	add_size(&line, usage->reserved_bytes);

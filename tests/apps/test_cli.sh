@@ -73,8 +73,8 @@ refused() {
 refused '--overhead: FERRY_OVERHEAD="0".*1 to 100' "$ferry" run --overhead 0
 refused '--overhead: FERRY_OVERHEAD="5%".*1 to 100' "$ferry" run --overhead 5%
 refused '--move-limit: FERRY_MOVE_LIMIT="1K".*64K or more' "$ferry" run --move-limit 1K
-refused '--manage: FERRY_MANAGE="heap,".*heap, mmap and static' "$ferry" run --manage heap,
-refused '--manage: FERRY_MANAGE="all".*heap, mmap and static' "$ferry" run --manage all
+refused '--manage: FERRY_MANAGE="heap,".*heap, mmap, static and stack' "$ferry" run --manage heap,
+refused '--manage: FERRY_MANAGE="all".*heap, mmap, static and stack' "$ferry" run --manage all
 refused '--policy: FERRY_POLICY="fast".*ddr, hbm, interleave, threshold or auto' "$ferry" run --policy fast
 refused '--min-size: FERRY_MIN_SIZE="1Q".*K, M, G or T' "$ferry" run --min-size 1Q
 refused '--hbm-limit: FERRY_HBM_LIMIT="".*K, M, G or T' "$ferry" run --hbm-limit ''

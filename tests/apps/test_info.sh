@@ -30,7 +30,7 @@ python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --j
 import glob, json, os, re, sys
 info = json.load(open(sys.argv[1]))
 assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "huge_engine", "sampler",
-                      "first_touch", "userfaultfd", "io_uring", "numa_balancing", "huge_pages", "preferred_many",
+                      "first_touch", "manage", "userfaultfd", "io_uring", "numa_balancing", "huge_pages", "preferred_many",
                       "interleave", "hbm_weights", "advice"], list(info)
 assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
 seen = {}
@@ -60,6 +60,8 @@ assert (info["sampler"]["name"] == "abit") == ("scan" in info["module"]["feature
 assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
 PYTHON
 
+check 0 env FERRY_MANAGE=stack,heap "$ferry" info
+out '^managed +FERRY_MANAGE=heap,stack$'
 check 0 env FERRY_HUGE=never "$ferry" info
 out 'FERRY_HUGE=never: none$'
 

@@ -47,6 +47,10 @@ int uffd_unregister(int fd, uintptr_t addr, size_t len);
  * them, or zeros. @mode: UFFDIO_*_MODE_* bits. In *@done, also on failure, how many bytes
  * from the beginning are. -EAGAIN: an event must be read from @fd first, or it was
  * interrupted.
+ *
+ * uffd_move() with -EEXIST: there may be one page more. Linux 6.18 forgets a page that
+ * it moved at a second attempt (mm/userfaultfd.c, move_pages(): the error of the first
+ * one stays), tries again, and finds its place taken by that very page.
  */
 int uffd_move(int fd, uintptr_t to, uintptr_t from, size_t len, uint64_t mode,
 	      size_t *done);

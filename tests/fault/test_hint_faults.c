@@ -34,6 +34,7 @@
 #include "fault/uffd.h"
 #include "os/thread.h"
 #include "fault_process.h"
+#include "forgotten_move.h"
 #include "hint_fault_test.h"
 #include "trap_test.h"
 
@@ -417,6 +418,23 @@ static void mremap_of_a_part_of_a_huge_page(void **state)
 	munmap(mem, GRANULE_BYTES);
 }
 
+/* A page that was moved, out or back, while the kernel says that it was not, is there. */
+static void a_move_the_kernel_forgets(void **state)
+{
+	char *mem = pages_map(SIZE, false);
+
+	(void)state;
+	pattern_fill(mem, SIZE, SEED);
+	forget_move(1);
+	assert_int_equal(traps_set(mem + OUT, PAGE), -EEXIST);
+	assert_whole(mem);
+	munmap(mem, SIZE);
+	mem = with_trap();
+	forget_move(1);
+	assert_whole(mem);
+	munmap(mem, SIZE);
+}
+
 /* A page whose home is made read-only, inaccessible or locked comes back. */
 static void mprotect_and_mlock(void **state)
 {
@@ -654,6 +672,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(mremap_under_a_hold),
 		cmocka_unit_test(mremap_behind_its_back),
 		cmocka_unit_test(mremap_of_a_part_of_a_huge_page),
+		cmocka_unit_test(a_move_the_kernel_forgets),
 		cmocka_unit_test(mprotect_and_mlock),
 		cmocka_unit_test(a_hold_calls_back),
 		cmocka_unit_test(what_cannot_be_trapped),

@@ -35,6 +35,8 @@
 #include "migrate/page.h"
 #include "migrate/relocate.h"
 
+#include "forgotten_move.h"
+
 #define CHECK(what)                                                                      \
 	do {                                                                             \
 		if (!(what)) {                                                           \
@@ -123,6 +125,18 @@ static void moves(void)
 			CHECK(relocate_is_huge((uintptr_t)mem + k * GRANULE_BYTES));
 	}
 	CHECK(vmas() == before);
+}
+
+/* Nothing is lost that was moved, out or back, while the kernel says that it was not. */
+static void forgotten(void)
+{
+	char *mem = map();
+
+	for (unsigned int nth = 1; nth <= 2; nth++) {
+		forget_move(nth);
+		move(mem, 1);
+		CHECK(!wrong(mem, 0, LEN));
+	}
 }
 
 /* ---- beside it ----------------------------------------------------------- */
@@ -496,6 +510,7 @@ static void run(void (*test)(void))
 		run(test);                                                               \
 	}
 CASE(moves)
+CASE(forgotten)
 CASE(writers)
 CASE(same_memory)
 CASE(forks)
@@ -532,6 +547,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_moves),
+		cmocka_unit_test(test_forgotten),
 		cmocka_unit_test(test_writers),
 		cmocka_unit_test(test_same_memory),
 		cmocka_unit_test(test_forks),

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/* A kernel that forgets a page that it has moved (forgotten_move.h). Any thread. */
+#include "forgotten_move.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+#include <linux/userfaultfd.h>
+
+#include "migrate/page.h"
+
+/* struct uffdio_move of Linux 6.8 */
+struct move {
+	uint64_t to, from, len, mode;
+	int64_t moved;
+};
+
+static atomic_uint countdown;
+
+int __real_ioctl(int fd, unsigned long request, void *arg);
+int __wrap_ioctl(int fd, unsigned long request, ...);
+
+void forget_move(unsigned int nth)
+{
+	atomic_store(&countdown, nth);
+}
+
+int __wrap_ioctl(int fd, unsigned long request, ...)
+{
+	va_list args;
+	void *arg;
+	int ret;
+
+	va_start(args, request);
+	arg = va_arg(args, void *);
+	va_end(args);
+	ret = __real_ioctl(fd, request, arg);
+	if (request == _IOWR(UFFDIO, 0x05, struct move) && !ret &&
+	    atomic_load(&countdown) && atomic_fetch_sub(&countdown, 1) == 1) {
+		struct move *move = arg;
+
+		move->moved -= PAGE_BYTES;
+		if (!move->moved)
+			move->moved = -EEXIST;
+		errno = EEXIST;
+		ret = -1;
+	}
+	return ret;
+}

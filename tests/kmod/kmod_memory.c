@@ -108,6 +108,8 @@ char *kt_huge_on(size_t n, int node, uint64_t seed)
 	kt_fill_on(mem, n * KT_HUGE, node, seed);
 	KT_REQUIRE(kt_huge_in(mem, n * KT_HUGE) == n, "only %zu of %zu huge pages",
 		   kt_huge_in(mem, n * KT_HUGE), n);
+	/* What is split stays so: khugepaged would now and then make it whole again. */
+	KT_REQUIRE(!madvise(mem, n * KT_HUGE, MADV_NOHUGEPAGE), "madvise: %m");
 	return mem;
 }
 

@@ -112,7 +112,7 @@ size_t kt_bad(const void *addr, size_t len, uint64_t seed);
 /* kt_fill() with the calling thread's new pages on @node. */
 void kt_fill_on(void *addr, size_t len, int node, uint64_t seed);
 
-/* @n huge pages of @node, filled with the pattern @seed */
+/* @n huge pages of @node, filled with the pattern @seed; what is split stays split */
 char *kt_huge_on(size_t n, int node, uint64_t seed);
 /* Huge pages that map the range, as the kernel says */
 size_t kt_huge_in(const void *mem, size_t len);

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,6 +22,7 @@
 #include "fault/uffd.h"
 #include "heap/region.h"
 #include "migrate/page.h"
+#include "os/futex.h"
 #include "os/thread.h"
 
 #define FEATURES                                                                         \
@@ -47,19 +47,6 @@ static struct {
 } handler = {.uffd = -1};
 
 enum { OFF, STARTING, RUNNING, STOPPING, FAILED };
-
-static void futex_wait(_Atomic uint32_t *word, uint32_t value, long ns)
-{
-	const struct timespec timeout = {.tv_nsec = ns};
-
-	syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, ns ? &timeout : NULL, NULL,
-		0);
-}
-
-static void futex_wake(_Atomic uint32_t *word)
-{
-	syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
-}
 
 /* ---- events -------------------------------------------------------------- */
 
@@ -349,7 +336,7 @@ static int start_thread(void)
 	if (err)
 		return err;
 	while (atomic_load(&handler.state) == STARTING)
-		futex_wait(&handler.state, STARTING, 0);
+		futex_wait(&handler.state, STARTING, FUTEX_FOREVER);
 	return handler.error;
 }
 

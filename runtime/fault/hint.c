@@ -13,11 +13,7 @@
  * they share is the order, whose phase says whose it is.
  */
 #include <errno.h>
-#include <limits.h>
-#include <linux/futex.h>
 #include <stdatomic.h>
-#include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "fault/handler.h"
@@ -25,6 +21,7 @@
 #include "fault/sampler.h"
 #include "fault/uffd.h"
 #include "migrate/pagemap.h"
+#include "os/futex.h"
 #include "os/thread.h"
 
 /* No page is out for longer, whatever window is asked for. */
@@ -88,13 +85,6 @@ static struct {
 	uint64_t random;
 } hint = {.pagemap = -1};
 
-static void futex(_Atomic uint32_t *word, int operation, uint32_t value, long ns)
-{
-	const struct timespec timeout = {.tv_nsec = ns};
-
-	syscall(SYS_futex, word, operation, value, &timeout, NULL, 0);
-}
-
 /* ---- the handler's thread ------------------------------------------------- */
 
 static bool may_take_out(void)
@@ -105,9 +95,8 @@ static bool may_take_out(void)
 /* One of those that are to be taken out; faults are answered in between. */
 static void take_out(void)
 {
-	struct pick *pick;
+	struct pick *pick = &order.pick[order.next++];
 
-	pick = &order.pick[order.next++];
 	if (trap_set(pick->addr, pick->len))
 		return;
 	pick->out = true;
@@ -117,7 +106,7 @@ static void take_out(void)
 static void finish_order(void)
 {
 	atomic_store(&order.phase, DONE);
-	futex(&order.phase, FUTEX_WAKE_PRIVATE, INT_MAX, 0);
+	futex_wake(&order.phase);
 }
 
 /* Goes on with an order; when to do so next. */
@@ -348,7 +337,7 @@ static int carry_out_order(uint64_t window_ns, unsigned int room)
 	while ((phase = atomic_load(&order.phase)) != DONE) {
 		if (!handler_is_running())
 			return -ESRCH;
-		futex(&order.phase, FUTEX_WAIT_PRIVATE, phase, 100000000);
+		futex_wait(&order.phase, phase, 100000000);
 	}
 	return 0;
 }

@@ -22,7 +22,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -37,6 +36,7 @@
 
 #include "fault/present.h"
 #include "fault/sampler.h"
+#include "os/futex.h"
 #include "os/thread.h"
 
 #define MS UINT64_C(1000000)
@@ -109,15 +109,10 @@ unsigned int pebs_threads(void)
 	return atomic_load(&pebs.threads);
 }
 
-static void futex_wait(uint32_t value)
-{
-	syscall(SYS_futex, &pebs.state, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
-}
-
 static void set_state(uint32_t state)
 {
 	atomic_store(&pebs.state, state);
-	syscall(SYS_futex, &pebs.state, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+	futex_wake(&pebs.state);
 }
 
 /* ---- counts ---------------------------------------------------------------- */
@@ -409,7 +404,7 @@ static void pebs_close(void)
 	forget_parents();
 	if (atomic_compare_exchange_strong(&pebs.state, &running, STOPPING))
 		while (atomic_load(&pebs.state) == STOPPING)
-			futex_wait(STOPPING);
+			futex_wait(&pebs.state, STOPPING, FUTEX_FOREVER);
 	if (pebs.filling)
 		munmap(pebs.filling, sizeof(*pebs.filling));
 	if (pebs.taken)
@@ -432,7 +427,7 @@ static int start(void)
 		return err;
 	}
 	while (atomic_load(&pebs.state) == STARTING)
-		futex_wait(STARTING);
+		futex_wait(&pebs.state, STARTING, FUTEX_FOREVER);
 	return pebs.error;
 }
 

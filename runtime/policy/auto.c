@@ -6,19 +6,18 @@
 #include "policy/auto.h"
 
 #include <errno.h>
-#include <linux/futex.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "heap/hbm_limit.h"
 #include "heap/region.h"
 #include "migrate/migrate.h"
+#include "os/futex.h"
 #include "os/thread.h"
 #include "policy/advice.h"
 #include "policy/budget.h"
@@ -53,7 +52,6 @@
 
 /* Rounds in a row that hints may take from the sampler. */
 #define HINTED_MOST 8
-#define FOREVER     UINT64_MAX
 
 static struct auto_options options;
 
@@ -89,17 +87,14 @@ static struct {
 /* Sleeps until there is a reason to look, or @ns are over. */
 static void rest_ns(uint64_t ns)
 {
-	struct timespec left = timespec_of(ns);
-
-	syscall(SYS_futex, &wakes, FUTEX_WAIT_PRIVATE, own.woken,
-		ns == FOREVER ? NULL : &left, NULL, 0);
+	futex_wait(&wakes, own.woken, ns);
 	own.woken = atomic_load(&wakes);
 }
 
 void auto_wake(void)
 {
 	atomic_fetch_add(&wakes, 1);
-	syscall(SYS_futex, &wakes, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	futex_wake(&wakes);
 }
 
 /* ---- what is managed ----------------------------------------------------- */
@@ -356,7 +351,7 @@ static uint64_t time_to_rest(void)
 
 	if (own.placer.blind && !own.placer.hints.advised_count &&
 	    !own.placer.hints.phase)
-		return FOREVER;
+		return FUTEX_FOREVER;
 	return debt > own.interval ? debt : own.interval;
 }
 

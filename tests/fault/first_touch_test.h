@@ -1,11 +1,20 @@
 /* SPDX-License-Identifier: MIT */
-/* The two halves of test_first_touch: in the process, and as processes come and go. */
+/*
+ * The parts of test_first_touch: in the process (its main file), by the kernel, and as
+ * processes come and go.
+ */
 #ifndef FERRY_FIRST_TOUCH_TEST_H
 #define FERRY_FIRST_TOUCH_TEST_H
 
 /* How many threads fill; the name of this program. */
 extern unsigned int filling_threads;
 extern const char *self;
+
+/* first_touch_kernel.c */
+void system_calls(void **state);
+void direct_io(void **state);
+void io_uring(void **state);
+void pinned_buffers(void **state);
 
 /* first_touch_processes.c */
 void forked(void **state);

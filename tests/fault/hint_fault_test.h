@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The parts of test_hint_faults: in the process (its main file), and as processes come
- * and go (hint_fault_processes.c); and what they share: memory with a page that is out.
+ * The parts of test_hint_faults: in the process (its main file), by the kernel, and as
+ * processes come and go; and what they share: memory with a page that is out.
  */
 #ifndef FERRY_HINT_FAULT_TEST_H
 #define FERRY_HINT_FAULT_TEST_H
@@ -27,6 +27,11 @@ char *with_huge_trap(void);
 /* The memory of with_trap() has its data, and the page is back. */
 void assert_whole(const char *mem);
 bool zeros(const char *mem, size_t len);
+
+/* hint_fault_kernel.c */
+void system_calls(void **state);
+void direct_io(void **state);
+void io_uring(void **state);
 
 /* hint_fault_processes.c */
 void process_vm_readv_by_another(void **state);

@@ -1,16 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A working set of which a tenth, in scattered blocks, takes nine tenths of the
- * accesses; in the middle of the run other blocks become the hot ones. What
- * places the memory is not this program's business: it is run under a policy,
- * or beside one, and tells where the kernel has the pages.
+ * A working set of which a tenth is hot; in the middle of the run other blocks
+ * become the hot ones. What places the memory is not this program's business: it
+ * is run under a policy, or beside one, and tells where the kernel has the pages.
+ * --pattern says how it is accessed (pattern.c):
+ *   hotset   at random; hot blocks, scattered, take nine tenths of the accesses
+ *   chase    the same, each address read from the line before
+ *   stencil  over and over through one run of blocks, each line with its neighbours
+ *   stream   all of it, in order: everything is hot
  *
  * Prints a line for each interval:
  *   SECONDS PHASE ACCESSES RATE HOT-SHARE ACCESS-SHARE MOVED
  * ACCESSES of this interval; RATE of them a second, without the time that
  * looking took; HOT-SHARE of the hot blocks' pages on HBM at its end;
  * ACCESS-SHARE: of all accesses of the interval, those to pages that are on HBM
- * at its end, from this program's own count for each block; MOVED: pages by which
+ * at its end, from this program's own count for each block (a stream reads two lines
+ * for one that it counts as an access); MOVED: pages by which
  * blocks have more or less of themselves on HBM than at the end before.
  *
  * Every access adds 1 to a word, and in the end all words must add up to the
@@ -32,8 +37,9 @@
 #include <sys/prctl.h>
 #include <time.h>
 
+#include "pattern.h"
+
 #define PAGE        ((size_t)4096)
-#define LINE        ((size_t)64)
 #define FLUSH_PAGES 256
 #define FLUSH_NS    10000000
 
@@ -41,39 +47,26 @@
 #define COLD_STEP 16
 
 static struct {
-	size_t bytes, block;
+	const struct pattern *pattern;
 	bool huge;
 	double seconds, interval; /* of each phase */
 	double until, hold;       /* a phase ends so long after this HOT-SHARE */
 	int hbm;
 } option = {
-	.bytes = (size_t)448 << 20,
-	.block = (size_t)2 << 20,
 	.seconds = 10,
 	.interval = 0.5,
 	.until = 2, /* never */
 	.hbm = 1,
 };
 
-static char *memory, *scratch;
-static size_t blocks, hot_blocks;
-static uint32_t *order;   /* blocks, shuffled: those of phase p begin at p * hot_blocks */
-static uint64_t *counted; /* accesses of each block in this interval */
+static struct working_set set = {.bytes = (size_t)448 << 20, .block = (size_t)2 << 20};
+static char *scratch;
 static double *share_before; /* of each block on HBM */
-static uint64_t random_state = 88172645463325252U;
 
 static void die(const char *what)
 {
 	fprintf(stderr, "bench_hotset: %s: %s\n", what, strerror(errno));
 	exit(1);
-}
-
-static uint64_t next_random(void)
-{
-	random_state ^= random_state << 13;
-	random_state ^= random_state >> 7;
-	random_state ^= random_state << 17;
-	return random_state;
 }
 
 static uint64_t now_ns(void)
@@ -91,50 +84,40 @@ static void flush_tlb(void)
 	mprotect(scratch, FLUSH_PAGES * PAGE, PROT_READ | PROT_WRITE);
 }
 
-static void set_up(void)
+static void order_blocks(void)
 {
-	memory = aligned_alloc((size_t)2 << 20, option.bytes);
-	scratch = mmap(NULL, FLUSH_PAGES * PAGE, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	blocks = option.bytes / option.block;
-	hot_blocks = blocks / 10;
-	order = malloc(blocks * sizeof(*order));
-	counted = calloc(blocks, sizeof(*counted));
-	share_before = calloc(blocks, sizeof(*share_before));
-	if (!memory || scratch == MAP_FAILED || !order || !counted || !share_before)
-		die("memory");
-	if (madvise(memory, option.bytes, option.huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
-		die("madvise");
-	memset(memory, 0, option.bytes);
-	memset(scratch, 1, FLUSH_PAGES * PAGE);
-	for (size_t i = 0; i < blocks; i++)
-		order[i] = (uint32_t)i;
-	for (size_t i = blocks - 1; i > 0; i--) {
+	/* What lies in one run is not what was touched first. */
+	for (size_t i = 0; i < set.blocks; i++)
+		set.order[i] = (uint32_t)((i + set.blocks / 2) % set.blocks);
+	for (size_t i = set.blocks - 1; i > 0 && option.pattern->scattered; i--) {
 		size_t k = next_random() % (i + 1);
-		uint32_t swapped = order[i];
+		uint32_t swapped = set.order[i];
 
-		order[i] = order[k];
-		order[k] = swapped;
+		set.order[i] = set.order[k];
+		set.order[k] = swapped;
 	}
 }
 
-static void access_memory(int phase, size_t n)
+static void set_up(void)
 {
-	const uint32_t *hot = order + (size_t)phase * hot_blocks;
-
-	for (size_t i = 0; i < n; i++) {
-		uint64_t random = next_random();
-		size_t block, line;
-
-		/* Nine of ten are hot; the rest may meet a hot one too. */
-		if (random % 10)
-			block = hot[(random >> 8) % hot_blocks];
-		else
-			block = (random >> 8) % blocks;
-		line = (random >> 40) % (option.block / LINE);
-		++*(volatile uint64_t *)(memory + block * option.block + line * LINE);
-		counted[block]++;
-	}
+	set.memory = aligned_alloc((size_t)2 << 20, set.bytes);
+	scratch = mmap(NULL, FLUSH_PAGES * PAGE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	set.blocks = set.bytes / set.block;
+	set.hot_blocks = option.pattern->all_hot ? set.blocks : set.blocks / 10;
+	set.order = malloc(set.blocks * sizeof(*set.order));
+	set.counted = calloc(set.blocks, sizeof(*set.counted));
+	share_before = calloc(set.blocks, sizeof(*share_before));
+	if (!set.memory || scratch == MAP_FAILED || !set.order || !set.counted ||
+	    !share_before)
+		die("memory");
+	if (madvise(set.memory, set.bytes, option.huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		die("madvise");
+	memset(set.memory, 0, set.bytes);
+	memset(scratch, 1, FLUSH_PAGES * PAGE);
+	order_blocks();
+	if (option.pattern->prepare && !option.pattern->prepare(&set))
+		die("memory");
 }
 
 /* ---- where the pages are -------------------------------------------------- */
@@ -142,13 +125,13 @@ static void access_memory(int phase, size_t n)
 /* The share of a block's pages that is on HBM. */
 static double share_on_hbm(size_t block, size_t step)
 {
-	size_t n = option.block / PAGE / step;
+	size_t n = set.block / PAGE / step;
 	void *page[512];
 	int node[512];
 	size_t on_hbm = 0;
 
 	for (size_t i = 0; i < n; i++)
-		page[i] = memory + block * option.block + i * step * PAGE;
+		page[i] = set.memory + block * set.block + i * step * PAGE;
 	if (move_pages(0, n, page, NULL, node, 0))
 		die("move_pages");
 	for (size_t i = 0; i < n; i++)
@@ -159,26 +142,29 @@ static double share_on_hbm(size_t block, size_t step)
 /* Returns the share of the hot blocks. */
 static double report(double at, int phase, uint64_t accesses, double rate)
 {
-	const uint32_t *hot = order + (size_t)phase * hot_blocks;
+	const uint32_t *hot = hot_of(&set, phase);
 	double hot_share = 0, access_share = 0, moved = 0;
+	uint64_t counted = 0;
 
-	for (size_t i = 0; i < blocks; i++) {
-		size_t block = order[i];
-		bool is_hot = order + i >= hot && order + i < hot + hot_blocks;
+	for (size_t i = 0; i < set.blocks; i++) {
+		const uint32_t *entry = &set.order[i];
+		bool is_hot = entry >= hot && entry < hot + set.hot_blocks;
+		size_t block = *entry;
 		double share = share_on_hbm(block, is_hot ? 1 : COLD_STEP);
 
 		hot_share += is_hot ? share : 0;
-		access_share += share * (double)counted[block];
-		counted[block] = 0;
+		access_share += share * (double)set.counted[block];
+		counted += set.counted[block];
+		set.counted[block] = 0;
 		moved += share > share_before[block] ? share - share_before[block]
 						     : share_before[block] - share;
 		share_before[block] = share;
 	}
 	printf("%.2f %d %lu %.0f %.4f %.4f %.0f\n", at, phase, (unsigned long)accesses,
-	       rate, hot_share / (double)hot_blocks, access_share / (double)accesses,
-	       moved * (double)(option.block / PAGE));
+	       rate, hot_share / (double)set.hot_blocks, access_share / (double)counted,
+	       moved * (double)(set.block / PAGE));
 	fflush(stdout);
-	return hot_share / (double)hot_blocks;
+	return hot_share / (double)set.hot_blocks;
 }
 
 static uint64_t run_phase(int phase, uint64_t start)
@@ -193,7 +179,7 @@ static uint64_t run_phase(int phase, uint64_t start)
 		double share;
 
 		while (now < until) {
-			access_memory(phase, 1024);
+			option.pattern->access(&set, phase, 1024);
 			accesses += 1024;
 			now = now_ns();
 			if (now - flushed >= FLUSH_NS) {
@@ -218,6 +204,7 @@ static void read_options(int argc, char **argv)
 	static const struct option options[] = {
 		{"bytes", required_argument, NULL, 'b'},
 		{"block", required_argument, NULL, 'k'},
+		{"pattern", required_argument, NULL, 'p'},
 		{"huge", no_argument, NULL, 'h'},
 		{"seconds", required_argument, NULL, 's'},
 		{"interval", required_argument, NULL, 'i'},
@@ -231,10 +218,13 @@ static void read_options(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (c) {
 		case 'b':
-			option.bytes = strtoull(optarg, NULL, 0);
+			set.bytes = strtoull(optarg, NULL, 0);
 			break;
 		case 'k':
-			option.block = strtoull(optarg, NULL, 0);
+			set.block = strtoull(optarg, NULL, 0);
+			break;
+		case 'p':
+			option.pattern = pattern_named(optarg);
 			break;
 		case 'h':
 			option.huge = true;
@@ -257,30 +247,35 @@ static void read_options(int argc, char **argv)
 		default:
 			fprintf(stderr,
 				"usage: bench_hotset [--bytes N] [--block N] [--huge] "
-				"[--seconds S] [--interval S] [--until SHARE [--hold S]] "
-				"[--hbm NODE]\n");
+				"[--pattern hotset|chase|stencil|stream] [--seconds S] "
+				"[--interval S] [--until SHARE [--hold S]] [--hbm "
+				"NODE]\n");
 			exit(2);
 		}
 	}
-	if (option.block < COLD_STEP * PAGE || option.block > 512 * PAGE ||
-	    option.bytes < 20 * option.block)
+	if (!option.pattern || set.block < COLD_STEP * PAGE || set.block > 512 * PAGE ||
+	    set.bytes < 20 * set.block) {
+		fprintf(stderr, "bench_hotset: no such pattern, or a block of less than "
+				"64 KiB, of more than 2 MiB or of a twentieth\n");
 		exit(2);
+	}
 }
 
 int main(int argc, char **argv)
 {
 	uint64_t start, accesses = 0, sum = 0;
 
+	option.pattern = pattern_named("hotset");
 	read_options(argc, argv);
 	set_up();
 	/* What first touch did is no move. */
-	for (size_t i = 0; i < blocks; i++)
+	for (size_t i = 0; i < set.blocks; i++)
 		share_before[i] = share_on_hbm(i, COLD_STEP);
 	start = now_ns();
-	for (int phase = 0; phase < 2; phase++)
+	for (int phase = 0; phase < PHASES; phase++)
 		accesses += run_phase(phase, start);
-	for (size_t at = 0; at < option.bytes; at += LINE)
-		sum += *(uint64_t *)(memory + at);
+	for (size_t at = 0; at < set.bytes; at += LINE)
+		sum += *(uint64_t *)(set.memory + at);
 	if (sum != accesses) {
 		fprintf(stderr, "bench_hotset: %lu accesses, %lu found in memory\n",
 			(unsigned long)accesses, (unsigned long)sum);

@@ -3,8 +3,10 @@
 quarter; in the middle of the run something else becomes hot. Who finds it?
 
 Cases: 4k (hot blocks of 2 MiB in 4 KiB pages), thp (the same in huge pages),
-64k-blocks (hot blocks of 64 KiB, in 4 KiB pages). Each subject runs in a guest of
-its own, one after the other. NUMA balancing is on for the policy auto and the peers
+64k-blocks (hot blocks of 64 KiB, in 4 KiB pages); chase (as 4k, each address read
+from the line before), stencil (sweeps over a tenth in one run), stream (sweeps over
+everything, so that all is equally hot); sqlite (a table in memory, queried as in 4k; work only).
+Each subject runs in a guest of its own, one after the other. NUMA balancing is on for the policy auto and the peers
 named after it; auto-fault is the policy with the sampler fault, at its default overhead. Units:
 
 hot-share         of the hot blocks' pages, those on HBM at the end of both phases
@@ -21,31 +23,41 @@ import statistics
 import harness
 
 PEERS = ("first-touch", "auto-fault", "preferred", "interleave", "balancing-1", "balancing-2", "damon")
-CASES = {"4k": [], "thp": ["--huge"], "64k-blocks": ["--block", "65536"]}
+FEW_PEERS = ("first-touch", "preferred", "balancing-2", "damon")
+BENCH = os.path.join(harness.BUILD, "bench", "bench_hotset")
+SQLITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hotset_sqlite.py")
+CASES = {  # by name: command, peers
+    "4k": ([BENCH], PEERS),
+    "thp": ([BENCH, "--huge"], PEERS),
+    "64k-blocks": ([BENCH, "--block", "65536"], PEERS),
+    "chase": ([BENCH, "--pattern", "chase"], FEW_PEERS),
+    "stencil": ([BENCH, "--pattern", "stencil"], FEW_PEERS),
+    "stream": ([BENCH, "--pattern", "stream"], FEW_PEERS),
+    "sqlite": (["python3", SQLITE], FEW_PEERS),
+}
 MIB, PAGES_MIB = 448, 256
 HBM_MIB = 128  # of which the kernel and the headroom leave a quarter of MIB
 
 
 def measure(options):
     seconds = 6 if options.quick else 15
-    peers = PEERS[:3] if options.quick else PEERS
     for clock in ("icount", "wall"):
         # What the emulated CPUs do in a second of wall time changes with the host's load.
         if clock != (options.clock or "icount"):
             continue
-        for case, arguments in CASES.items():
-            runs = {subject: run(options, subject, arguments, seconds, clock)
-                    for subject in ("auto",) + tuple(peers)}
-            if options.charts:
+        for case, (command, peers) in CASES.items():
+            runs = {subject: run(options, subject, command, seconds, clock)
+                    for subject in ("auto",) + (peers[:1] if options.quick else peers)}
+            if options.charts and "sqlite" not in case:
                 plot(case, runs, options.charts)
             yield from figures(case, runs, clock)
 
 
-def run(options, subject, arguments, seconds, clock):
+def run(options, subject, command, seconds, clock):
     """The lines of bench_hotset, as tuples of numbers."""
-    command = [os.path.join(harness.ROOT, "tests", "bench", "hotset_peer"), harness.BUILD, subject,
-               "--bytes", str(MIB << 20), "--seconds", str(seconds)] + arguments
-    output = harness.guest(command, options, icount=clock == "icount", cpus=1 if clock == "icount" else 2,
+    line = [os.path.join(harness.ROOT, "tests", "bench", "hotset_peer"), harness.BUILD, subject, *command,
+            "--bytes", str(MIB << 20), "--seconds", str(seconds)]
+    output = harness.guest(line, options, icount=clock == "icount", cpus=1 if clock == "icount" else 2,
                            ddr="1G", hbm=f"{HBM_MIB}M", timeout=3000)
     return [tuple(float(word) for word in line.split()) for line in output.splitlines()]
 
@@ -54,6 +66,9 @@ def summary(lines):
     """The values of a run by unit."""
     phases = [[line for line in lines if line[1] == phase] for phase in (0, 1)]
     halves = [phase[len(phase) // 2:] for phase in phases]
+    work = statistics.mean(line[3] for half in halves for line in half)
+    if len(lines[0]) == 4:
+        return {"work": work}
     ends = [statistics.mean(line[4] for line in phase[-2:]) for phase in phases]
     times = []
     for phase, end in zip(phases, ends):
@@ -71,7 +86,7 @@ def summary(lines):
         "moved-per-hot": sum(line[6] for line in lines) / hot_pages if hot_pages else 0.0,
         "steady-moved": sum(line[6] for half in halves for line in half[1:]) / (HBM_MIB * PAGES_MIB) *
         60 / steady_seconds,
-        "work": statistics.mean(line[3] for half in halves for line in half),
+        "work": work,
     }
 
 

@@ -5,6 +5,7 @@
 #include "fault/sampler.h"
 #include "policy/budget.h"
 #include "policy/filling.h"
+#include "policy/skew.h"
 #include "migrate/migrate.h"
 #include "config/config.h"
 
@@ -160,6 +161,8 @@ int info_command(int argc, char *argv[])
 	info.huge_engine =
 		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
 	info.sampler = sampler_name(config->sampler, &info.sampler_why);
+	info.huge_split =
+		skew_available(info.sampler, &info.huge_split_why) ? "yes" : "no";
 	info.filling = filling_name(config, &info.filling_why);
 	info.manage = config->manage;
 	info.huge = config->huge;

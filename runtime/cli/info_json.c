@@ -245,6 +245,7 @@ int info_json(const struct info *info)
 	add(root, "engine", chosen(info->engine, info->engine_why));
 	add(root, "huge_engine", chosen(info->huge_engine, info->huge_engine_why));
 	add(root, "sampler", chosen(info->sampler, info->sampler_why));
+	add(root, "huge_split", chosen(info->huge_split, info->huge_split_why));
 	add(root, "first_touch", chosen(info->filling, info->filling_why));
 	add(root, "manage", manage(info->manage));
 	add(root, "userfaultfd", uffd(&probe->uffd));

@@ -249,6 +249,7 @@ void info_text(const struct info *info)
 	printf("%-14s%s: %s\n", "engine", info->engine, info->engine_why);
 	printf("%-14s%s: %s\n", "  huge pages", info->huge_engine, info->huge_engine_why);
 	printf("%-14s%s: %s\n", "sampler", info->sampler, info->sampler_why);
+	printf("%-14s%s: %s\n", "  huge split", info->huge_split, info->huge_split_why);
 	printf("%-14s%s: %s\n", "first touch", info->filling, info->filling_why);
 	print_manage(info->manage);
 	print_uffd(&probe->uffd);

@@ -126,6 +126,18 @@ bool huge_end(void *addr, size_t len)
 	return large_only;
 }
 
+void huge_keep_small(uintptr_t granule)
+{
+	advise(granule, granule + GRANULE_SIZE, MADV_NOHUGEPAGE);
+}
+
+void huge_let_whole(uintptr_t granule, bool gone)
+{
+	/* huge_end() has said what becomes of it, and huge_begin() will. */
+	if (!gone || !large_only || region_of((void *)granule) < 0)
+		advise(granule, granule + GRANULE_SIZE, MADV_HUGEPAGE);
+}
+
 bool huge_backs_all(enum huge_mode mode)
 {
 	enum huge_system system = huge_system();

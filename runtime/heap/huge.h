@@ -23,6 +23,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define HUGE_EXTENT ((size_t)32 << 20)
 
@@ -60,6 +61,15 @@ bool huge_end(void *addr, size_t len);
 
 /* Whether all memory of regions is in huge pages where it can be. */
 bool huge_backs_all(enum huge_mode mode);
+
+/*
+ * A granule that was in a huge page is to be in small ones for a while, also if the
+ * kernel likes it otherwise; and may be in a huge one again, or, if it is @gone, what
+ * is put there next. As it was in one before, that is what the system or somebody
+ * wants of it. Leave errno alone.
+ */
+void huge_keep_small(uintptr_t granule);
+void huge_let_whole(uintptr_t granule, bool gone);
 
 /*
  * Whether free memory that is less than a huge page is kept for a while longer,

@@ -2,6 +2,7 @@
 /* Huge pages out of small ones (collapse.h). */
 #include "migrate/collapse.h"
 
+#include <errno.h>
 #include <sys/mman.h>
 
 #include "heap/huge.h"
@@ -32,4 +33,15 @@ void collapse(uintptr_t addr, size_t len)
 		return;
 	for (size_t at = 0; at < len; at += GRANULE_BYTES)
 		madvise((void *)(addr + at), GRANULE_BYTES, MADV_COLLAPSE);
+}
+
+bool collapse_available(void)
+{
+	/* Of no length, so that nothing but the advice is checked. */
+	return !madvise(NULL, 0, MADV_COLLAPSE);
+}
+
+int collapse_one(uintptr_t granule)
+{
+	return madvise((void *)granule, GRANULE_BYTES, MADV_COLLAPSE) ? -errno : 0;
 }

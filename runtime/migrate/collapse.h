@@ -28,4 +28,10 @@ bool collapse_allowed(uintptr_t granule);
 /* Tries it on granules that lie together; which ones it worked on, see pagemap.h. */
 void collapse(uintptr_t addr, size_t len);
 
+/* Whether this kernel can do it at all. */
+bool collapse_available(void);
+
+/* The same of one granule, whose memory is to be in huge pages: 0 or -errno. */
+int collapse_one(uintptr_t granule);
+
 #endif /* FERRY_COLLAPSE_H */

@@ -23,6 +23,7 @@
 #include "policy/budget.h"
 #include "policy/hints.h"
 #include "policy/ledger.h"
+#include "policy/skew.h"
 #include "policy/watch.h"
 
 #define MS UINT64_C(1000000)
@@ -59,6 +60,7 @@ static struct {
 	struct heat heat;
 	struct watch watch;
 	struct placer placer;
+	struct skew skew;
 	struct span *span; /* managed memory, whole blocks */
 	size_t spans, room;
 	uint64_t interval;
@@ -67,7 +69,8 @@ static struct {
 	int64_t budget;      /* CPU time that may be used now, in ns */
 	uint64_t budget_at;  /* when that was found */
 	uint64_t cpu_ns, move_ns;
-	bool complained; /* stays in a forked child */
+	/* Stay in a forked child. */
+	bool complained, complained_of_huge;
 
 	unsigned int woken; /* `wakes` when it was looked at last */
 	struct hints hints;
@@ -248,6 +251,8 @@ static void publish(size_t managed)
 		own.placer.promoted_pages + own.placer.demoted_pages > 0;
 	published.stats.promoted_pages = own.placer.promoted_pages;
 	published.stats.demoted_pages = own.placer.demoted_pages;
+	published.stats.split = own.skew.split;
+	published.stats.whole = own.skew.whole;
 	published.stats.cpu_ns = own.cpu_ns;
 	published.stats.move_ns = own.move_ns;
 	published.stats.heat_bytes = own.heat.bytes;
@@ -259,7 +264,8 @@ static void publish(size_t managed)
  * When the next round is due. In peace rounds cost half of the budget, so that
  * there is something left for when things change.
  */
-static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
+static uint64_t next_interval(const struct placer_result *result, uint64_t cost,
+			      bool more)
 {
 	/* More than chance makes of it. */
 	bool stirs = result->stirring > own.stirring + result->total / STIRRING_PART;
@@ -267,7 +273,7 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 	uint64_t affordable = cost * 200 / options.config->overhead;
 
 	own.stirring = result->stirring;
-	if (result->moved || stirs || !watch_is_settled(&own.watch))
+	if (more || result->moved || stirs || !watch_is_settled(&own.watch))
 		return INTERVAL_LEAST;
 	if (affordable > most)
 		most = affordable;
@@ -301,6 +307,32 @@ static int place_memory(struct placer_result *result)
 	return err;
 }
 
+static void complain_of_huge(const char *what, const char *why)
+{
+	if (!own.complained_of_huge)
+		options.say("policy auto: %s: %s", what, why);
+	own.complained_of_huge = true;
+}
+
+/* Splits huge pages, and makes them whole. Whether there is more to do soon. */
+static bool look_into_huge_pages(struct placer_result *result)
+{
+	const struct skew_round round = {&own.watch, &own.heat,         own.span,
+					 own.spans,  &own.placer.hints, result};
+	bool more;
+
+	if (own.placer.blind)
+		return false;
+	more = skew_round(&own.skew, &round);
+	result->ns += own.skew.ns;
+	if (own.skew.missed)
+		complain_of_huge("huge pages are moved as a whole only", own.skew.why);
+	if (own.skew.failed)
+		complain_of_huge("some huge pages that were split stay so",
+				 strerror(-own.skew.failed));
+	return more;
+}
+
 /* Of other threads, for samples. */
 static uint64_t sampler_cost(void)
 {
@@ -316,7 +348,7 @@ static int round_of_work(void)
 	struct placer_result result;
 	ssize_t managed = find_spans();
 	int err = managed < 0 ? (int)managed : 0;
-	bool hinted = false;
+	bool hinted = false, more = false;
 
 	earn();
 	if (!err)
@@ -327,8 +359,10 @@ static int round_of_work(void)
 		err = place_memory(&result);
 	if (err)
 		return err;
-	if (!hinted)
+	if (!hinted) {
+		more = look_into_huge_pages(&result);
 		watch_adapt(&own.watch, result.reference);
+	}
 	ledger_want(result.total * PAGE_BYTES);
 	if (hints_end(&own.hints, &own.placer, result.moved))
 		watch_restart(&own.watch);
@@ -337,7 +371,7 @@ static int round_of_work(void)
 	own.budget -= (int64_t)cost;
 	own.cpu_ns += cost;
 	own.move_ns += result.ns;
-	own.interval = next_interval(&result, cost);
+	own.interval = next_interval(&result, cost, more);
 	publish((size_t)managed);
 	if (result.moved && own.interval < MOVE_NS)
 		sleep_ns(MOVE_NS - own.interval);
@@ -375,6 +409,7 @@ static bool begin(void)
 	published.stats.sampler = own.watch.sampler ? own.watch.sampler->name : "none";
 	published.stats.why = why;
 	pthread_mutex_unlock(&published.lock);
+	skew_open(&own.skew, own.watch.sampler);
 	if (own.placer.blind && !own.complained && !options.said_no_sampler)
 		options.say("policy auto: nothing tells what is accessed (%s); memory "
 			    "stays where it is first touched",
@@ -441,7 +476,7 @@ void auto_fork_done(void)
 
 void auto_fork_child(void)
 {
-	bool complained = own.complained;
+	bool complained = own.complained, complained_of_huge = own.complained_of_huge;
 
 	if (!options.config)
 		return; /* it was never started */
@@ -450,6 +485,7 @@ void auto_fork_child(void)
 		own.watch.sampler->close();
 	watch_destroy(&own.watch);
 	placer_destroy(&own.placer);
+	skew_let_go(&own.skew, &own.heat);
 	heat_destroy(&own.heat);
 	if (own.span)
 		munmap(own.span, own.room * sizeof(*own.span));
@@ -459,6 +495,7 @@ void auto_fork_child(void)
 		(struct auto_stats){.sampler = "none", .why = "little memory to manage"};
 	memset(&own, 0, sizeof(own));
 	own.complained = complained;
+	own.complained_of_huge = complained_of_huge;
 	start_thread();
 }
 

@@ -85,6 +85,7 @@ struct auto_stats {
 	uint64_t samples;
 	uint64_t lost; /* accesses that the sampler could not tell of */
 	uint64_t promoted_pages, demoted_pages;
+	uint64_t split, whole;  /* huge pages; made whole again */
 	uint64_t cpu_ns;        /* without moving */
 	uint64_t move_ns;       /* CPU time of moving */
 	uint64_t heat_bytes;    /* memory for heat */

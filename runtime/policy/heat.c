@@ -11,6 +11,9 @@
 
 #define SHARE_ONE 65535
 
+/* A block of few pages tells too little to be called hotter than others. */
+#define LEAST_PAGES 4
+
 static void *map(size_t bytes)
 {
 	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
@@ -46,6 +49,13 @@ struct granule *heat_granule(struct heat *heat, uintptr_t addr, bool create)
 		heat->bytes += LEAF_GRANULES * sizeof(struct granule);
 	}
 	return &heat->leaf[leaf][number % LEAF_GRANULES];
+}
+
+void heat_for_each(const struct heat *heat, void (*fn)(struct granule *, uintptr_t addr))
+{
+	for (size_t i = 0; heat->leaf && i < LEAVES; i++)
+		for (size_t k = 0; heat->leaf[i] && k < LEAF_GRANULES; k++)
+			fn(&heat->leaf[i][k], (i * LEAF_GRANULES + k) * GRANULE_BYTES);
 }
 
 void heat_destroy(struct heat *heat)
@@ -258,6 +268,16 @@ uint16_t heat_mean(const struct granule *granule, unsigned int *pages)
 		*pages += granule->present[i];
 	}
 	return *pages ? (uint16_t)(sum / *pages) : 0;
+}
+
+uint16_t heat_most(const struct granule *granule)
+{
+	uint16_t most = 0;
+
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		if (granule->present[i] >= LEAST_PAGES && granule->heat[i] > most)
+			most = granule->heat[i];
+	return most;
 }
 
 /* log2 of a number from 1 to 65536; exact at powers of two, never 0.01 off. */

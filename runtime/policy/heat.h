@@ -7,7 +7,7 @@
  * Of one that sees accesses, for each granule how many it saw and in what time,
  * of which old ones count less too. A table in two levels, by address, whose
  * leaves are there for the memory that was ever sampled; its memory comes straight
- * from mmap(2). It costs 124 bytes a granule.
+ * from mmap(2). It costs 128 bytes a granule.
  *
  * One thread's: the policy's.
  */
@@ -50,6 +50,9 @@ struct granule {
 	uint8_t windows; /* so far, up to the number above */
 	uint8_t length;  /* which length of windows these are of */
 	bool huge;       /* a huge page maps all or most of it */
+	bool split;      /* it was a huge page until skew.c split it */
+	uint8_t level;   /* of its heat when it was last found to have no skew, see skew.c
+			  */
 	uint8_t tries,
 		pause; /* moves since the last that did something; rounds to wait */
 
@@ -106,6 +109,9 @@ bool heat_is_known(const struct granule *granule);
 /* The share of a granule as a whole, of 65535, and its pages. */
 uint16_t heat_mean(const struct granule *granule, unsigned int *pages);
 
+/* The largest share of its blocks, but for those with few pages, which tell little. */
+uint16_t heat_most(const struct granule *granule);
+
 /*
  * How often pages are accessed that a window finds accessed with this share:
  * -log2(1 - share), the rate in units of ln(2) accesses a window. Beyond
@@ -113,6 +119,9 @@ uint16_t heat_mean(const struct granule *granule, unsigned int *pages);
  */
 #define HEAT_MOST_RATE 5.0f
 float heat_rate(uint16_t share);
+
+/* Calls @fn for all granules that there is memory for, with their addresses. */
+void heat_for_each(const struct heat *heat, void (*fn)(struct granule *, uintptr_t addr));
 
 void heat_destroy(struct heat *heat);
 

@@ -19,9 +19,6 @@
 #define FIRST_MOST ((uint64_t)8192)
 #define LEAST_MOST ((uint64_t)2048)
 
-/* A block of few pages tells too little to be called hotter than others. */
-#define LEAST_PAGES 4
-
 struct pool {
 	int node; /* HBM */
 	struct planner planner;
@@ -225,6 +222,14 @@ static struct unit make_unit(const struct placer *placer, const struct watch *wa
 	};
 }
 
+/* Whether one of a granule's blocks is worth moving without the others. */
+static bool has_hot_block(const struct granule *granule, uint16_t mean)
+{
+	float most = heat_rate(heat_most(granule));
+
+	return most >= PLAN_LEAST_RATE && most >= PLAN_RATIO * heat_rate(mean);
+}
+
 /*
  * Whether a granule's blocks are units of their own: one is worth moving without
  * the others, or they are in different tiers.
@@ -233,17 +238,22 @@ static bool is_skewed(const struct view *view, uint16_t mean)
 {
 	const struct granule *granule = view->granule;
 	uint32_t on_hbm = granule->on_hbm & view->present;
-	uint16_t most = 0;
 
 	if (granule->huge)
 		return false;
 	if (on_hbm && on_hbm != view->present)
 		return true;
-	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
-		if (granule->present[i] >= LEAST_PAGES && granule->heat[i] > most)
-			most = granule->heat[i];
-	return heat_rate(most) >= PLAN_LEAST_RATE &&
-	       heat_rate(most) >= PLAN_RATIO * heat_rate(mean);
+	return has_hot_block(granule, mean);
+}
+
+/*
+ * Whether a granule was split (skew.h) and is hot or cold as a whole. The scores of
+ * others may be too low beside its own, whose windows are others; so it stays until it
+ * is a huge page again.
+ */
+static bool is_to_be_whole(const struct view *view, uint16_t mean)
+{
+	return view->granule->split && !has_hot_block(view->granule, mean);
 }
 
 typedef void unit_fn(struct placer *placer, const struct unit *unit);
@@ -295,9 +305,10 @@ static void for_each_unit(struct placer *placer, const struct watch *watch,
 			}
 			if (!view.present)
 				continue;
-			view.known = watch_knows(watch, view.granule);
-			view.paused = view.granule->pause;
 			mean = heat_mean(view.granule, &pages);
+			view.known = watch_knows(watch, view.granule) &&
+				     !is_to_be_whole(&view, mean);
+			view.paused = view.granule->pause;
 			advice_on(placer, addr, view.end, &alike);
 			if (!alike || is_skewed(&view, mean) ||
 			    view.end - addr < GRANULE_BYTES) {
@@ -360,7 +371,7 @@ static void decide(struct placer *placer, uint64_t limit, uint64_t most,
 	for (int i = 0; i < memory->pools; i++)
 		total += memory->pool[i].planner.total;
 	result->total = total;
-	result->flat = true;
+	result->flat = result->fits = true;
 	for (int i = 0; i < memory->pools; i++) {
 		struct planner *planner = &memory->pool[i].planner;
 		const struct node_info *info =
@@ -392,6 +403,9 @@ static void decide(struct placer *placer, uint64_t limit, uint64_t most,
 			result->reference = planner->reference;
 		}
 		result->flat &= planner->flat;
+		result->fits &= planner->fits;
+		if (planner->on_hbm < limits.fill)
+			result->room += limits.fill - planner->on_hbm;
 		result->stirring += planner->stirring;
 	}
 }

@@ -54,6 +54,8 @@ struct placer {
 struct placer_result {
 	float reference;          /* of the largest pool */
 	bool flat;                /* nothing is worth a move, whatever the room */
+	bool fits;                /* HBM has room for all */
+	uint64_t room;            /* on HBM before this round's moves; pages */
 	uint64_t total, stirring; /* pages, of all pools: see planner.h */
 	uint64_t moved;           /* pages */
 	uint64_t ns;              /* of CPU time of this thread that moving took */

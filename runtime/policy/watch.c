@@ -286,12 +286,33 @@ static bool counts(const struct watch *watch, int kind)
 	       watch->window[kind].granules >= all / RARE;
 }
 
+/*
+ * The window of small pages that matter though they are few, by their own score: the
+ * reference is that of huge pages then. It goes up and down, and is too low where
+ * everything is accessed in the shortest window, as it is while a busy machine lets the
+ * sampler wait.
+ */
+static bool adapt_few_small(struct watch *watch)
+{
+	struct window *window = &watch->window[SMALL_PAGES];
+
+	if (!watch->needs_small || window->granules >= watch->window[HUGE_PAGES].granules)
+		return false;
+	if (watch->small_score <= 0)
+		window->settled = true;
+	else if (adapt(window, SMALL_PAGES, watch->small_score))
+		begin_window(window, window->ns);
+	return true;
+}
+
 void watch_adapt(struct watch *watch, float reference)
 {
 	watch->reference = reference;
 	for (int kind = 0; kind < PAGE_KINDS; kind++) {
 		struct window *window = &watch->window[kind];
 
+		if (kind == SMALL_PAGES && adapt_few_small(watch))
+			continue;
 		if (!counts(watch, kind))
 			window->settled = true;
 		else if (sees_accesses(watch))

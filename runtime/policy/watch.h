@@ -39,6 +39,12 @@ struct window {
 struct watch {
 	const struct sampler *sampler;
 	struct window window[PAGE_KINDS];
+	/*
+	 * There are small pages that matter, however few they are beside huge ones;
+	 * their score sets their window then. 0: not known now.
+	 */
+	bool needs_small;
+	float small_score;
 	struct watch_slice *slice; /* memory for what is sampled together */
 	uint64_t samples;          /* windows so far */
 

@@ -269,6 +269,9 @@ static void print_auto(void)
 	add_size(&line, stats.demoted_pages * page_size);
 	if (stats.lost)
 		add(&line, ", records lost: %llu", (unsigned long long)stats.lost);
+	if (stats.split)
+		add(&line, ", huge pages split: %llu, made whole again: %llu",
+		    (unsigned long long)stats.split, (unsigned long long)stats.whole);
 	add(&line, ", CPU time: %.3f s, and %.3f s for moving",
 	    (double)stats.cpu_ns / 1e9, (double)stats.move_ns / 1e9);
 	end(&line);

@@ -30,7 +30,7 @@ python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --j
 import glob, json, os, re, sys
 info = json.load(open(sys.argv[1]))
 assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "huge_engine", "sampler",
-                      "first_touch", "manage", "userfaultfd", "io_uring", "numa_balancing", "huge_pages", "preferred_many",
+                      "huge_split", "first_touch", "manage", "userfaultfd", "io_uring", "numa_balancing", "huge_pages", "preferred_many",
                       "interleave", "hbm_weights", "advice"], list(info)
 assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
 seen = {}
@@ -57,6 +57,7 @@ assert ("module" in missing) == (info["module"]["state"] != "ready")
 assert ("module" in missing) == (not os.access("/dev/ferry", os.R_OK))
 assert info["huge_engine"]["name"] == "syscall", info
 assert (info["sampler"]["name"] == "abit") == ("scan" in info["module"]["features"])
+assert (info["huge_split"]["name"] == "yes") == (info["sampler"]["name"] == "abit")
 assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
 PYTHON
 

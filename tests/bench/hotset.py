@@ -3,8 +3,8 @@
 quarter; in the middle of the run something else becomes hot. Who finds it?
 
 Cases: 4k (hot blocks of 2 MiB in 4 KiB pages), thp (the same in huge pages),
-64k-blocks (hot blocks of 64 KiB, in 4 KiB pages); chase (as 4k, each address read
-from the line before), stencil (sweeps over a tenth in one run), stream (sweeps over
+64k-blocks (hot blocks of 64 KiB, in 4 KiB pages), 64k-thp (the same in huge pages); chase (as 4k, each address
+read from the line before), stencil (sweeps over a tenth in one run), stream (sweeps over
 everything, so that all is equally hot); sqlite (a table in memory, queried as in 4k; work only).
 Each subject runs in a guest of its own, one after the other. NUMA balancing is on for the policy auto and the peers
 named after it; auto-fault is the policy with the sampler fault, at its default overhead. Units:
@@ -30,6 +30,7 @@ CASES = {  # by name: command, peers
     "4k": ([BENCH], PEERS),
     "thp": ([BENCH, "--huge"], PEERS),
     "64k-blocks": ([BENCH, "--block", "65536"], PEERS),
+    "64k-thp": ([BENCH, "--block", "65536", "--huge"], FEW_PEERS),
     "chase": ([BENCH, "--pattern", "chase"], FEW_PEERS),
     "stencil": ([BENCH, "--pattern", "stencil"], FEW_PEERS),
     "stream": ([BENCH, "--pattern", "stream"], FEW_PEERS),

@@ -228,6 +228,8 @@ static void promote_hot(struct planner *planner, struct sharing *sharing, float 
 		if (part) {
 			planner->promote_from = i;
 			planner->promote_part = part;
+			/* Unless it ends there only because no more may move now. */
+			planner->promote_whole = sharing->left > 0;
 		}
 		if (part < want)
 			break;
@@ -279,6 +281,12 @@ static bool take_part(uint64_t *part, uint32_t pages)
 	return true;
 }
 
+/* The same; @whole: the part may not, so that HBM holds it. */
+static bool take_promotion(uint64_t *part, uint32_t pages, bool whole)
+{
+	return (!whole || pages <= *part) && take_part(part, pages);
+}
+
 static enum plan_move pick_pinned(struct planner *planner, const struct plan_unit *unit)
 {
 	if (!unit->movable)
@@ -320,7 +328,8 @@ enum plan_move planner_pick(struct planner *planner, const struct plan_unit *uni
 	} else if (is_promotable(unit)) {
 		if (bucket > planner->promote_from ||
 		    (bucket == planner->promote_from &&
-		     take_part(&planner->promote_part, unit->pages)))
+		     take_promotion(&planner->promote_part, unit->pages,
+				    planner->promote_whole)))
 			return PLAN_PROMOTE;
 	}
 	return PLAN_STAY;

@@ -86,6 +86,7 @@ struct planner {
 	uint64_t stirring; /* pages in DDR that are PLAN_STIRS times as hot */
 	size_t promote_from, demote_to; /* the bucket in which a part moves */
 	uint64_t promote_part, demote_part, arrive_part, leave_part;
+	bool promote_whole;       /* what moves of it has to fit into that part */
 	uint64_t promote, demote; /* pages in all */
 };
 

@@ -250,6 +250,35 @@ static void no_more_than_most(void **state)
 		assert_int_equal(move[i], PLAN_PROMOTE);
 }
 
+/* What does not fit as a whole stays: on HBM it would be too much, and would leave. */
+static void whole_units_only(void **state)
+{
+	struct plan_limits limits = {10 * PAGES + PAGES / 2, 10 * PAGES + PAGES / 2,
+				     UINT64_MAX};
+
+	(void)state;
+	all_in_ddr(1);
+	for (size_t i = 0; i < 20; i++)
+		unit[i].score = 100;
+	plan(&limits);
+	assert_int_equal(count(PLAN_PROMOTE), 10);
+	carry_out();
+	plan(&limits);
+	assert_int_equal(count(PLAN_STAY), UNITS);
+	/* A smaller one does. */
+	unit[500] = (struct plan_unit){
+		.score = 100, .rate = 1, .pages = PAGES / 4, .movable = true};
+	plan(&limits);
+	assert_int_equal(move[500], PLAN_PROMOTE);
+	assert_int_equal(count(PLAN_STAY), UNITS - 1);
+	/* Where it is not room that ends, but what may move now, one more is begun. */
+	all_in_ddr(1);
+	unit[7].score = 100;
+	limits.most = 1;
+	plan(&limits);
+	assert_int_equal(move[7], PLAN_PROMOTE);
+}
+
 static void any_score_has_a_bucket(void **state)
 {
 	const float scores[] = {0, -1, 1e-38f, 1e-10f, 1, 1e10f, 1e38f, INFINITY};
@@ -487,6 +516,7 @@ int main(void)
 		cmocka_unit_test(what_stirs_is_told),
 		cmocka_unit_test(too_much_leaves),
 		cmocka_unit_test(no_more_than_most),
+		cmocka_unit_test(whole_units_only),
 		cmocka_unit_test(any_score_has_a_bucket),
 		cmocka_unit_test(pinned_goes_first),
 		cmocka_unit_test(needed_is_the_hottest),

@@ -201,7 +201,7 @@ static inline void ferry_keep_young(struct page *page)
 	const unsigned long flags = BIT(PG_young) | BIT(PG_idle);
 
 	/* Often so already: then the folio's cache line stays clean. */
-	if ((READ_ONCE(folio->flags) & flags) == BIT(PG_young))
+	if ((READ_ONCE(*folio_flags(folio, 0)) & flags) == BIT(PG_young))
 		return;
 	folio_set_young(folio);
 	folio_clear_idle(folio);

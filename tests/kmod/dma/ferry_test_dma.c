@@ -149,26 +149,47 @@ static bool happens(enum fault what)
 
 static atomic_t mapped = ATOMIC_INIT(0);
 
-static dma_addr_t test_map_page(struct device *dev, struct page *page,
-				unsigned long offset, size_t size,
-				enum dma_data_direction dir,
-				unsigned long attrs)
+static dma_addr_t map_at(phys_addr_t addr)
 {
 	if (happens(FAULT_MAP))
 		return DMA_MAPPING_ERROR;
 	atomic_inc(&mapped);
-	return page_to_phys(page) + offset;
+	return addr;
 }
 
-static void test_unmap_page(struct device *dev, dma_addr_t addr, size_t size,
-			    enum dma_data_direction dir, unsigned long attrs)
+#ifdef FERRY_HAVE_DMA_MAP_PHYS
+
+static dma_addr_t test_map(struct device *dev, phys_addr_t addr, size_t size,
+			   enum dma_data_direction dir, unsigned long attrs)
+{
+	return map_at(addr);
+}
+
+#else
+
+static dma_addr_t test_map(struct device *dev, struct page *page,
+			   unsigned long offset, size_t size,
+			   enum dma_data_direction dir, unsigned long attrs)
+{
+	return map_at(page_to_phys(page) + offset);
+}
+
+#endif
+
+static void test_unmap(struct device *dev, dma_addr_t addr, size_t size,
+		       enum dma_data_direction dir, unsigned long attrs)
 {
 	atomic_dec(&mapped);
 }
 
 static const struct dma_map_ops test_map_ops = {
-	.map_page = test_map_page,
-	.unmap_page = test_unmap_page,
+#ifdef FERRY_HAVE_DMA_MAP_PHYS
+	.map_phys = test_map,
+	.unmap_phys = test_unmap,
+#else
+	.map_page = test_map,
+	.unmap_page = test_unmap,
+#endif
 };
 
 static void watch_mappings(struct device *dev)

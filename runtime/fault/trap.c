@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fault/inherit.h"
 #include "fault/uffd.h"
 #include "migrate/page.h"
 #include "os/thread.h"
@@ -459,25 +460,10 @@ void trap_moved(uintptr_t from, uintptr_t to, size_t len)
 	}
 }
 
-/* The child waits for the page, or else would see zeros. */
-static void copy_to_child(int child, const struct trap *trap, size_t at)
-{
-	const struct timespec pause = {.tv_nsec = 1000000};
-	size_t copied;
-
-	for (int attempt = 0; attempt < 1000; attempt++) {
-		int err = uffd_copy(child, trap->home + at,
-				    (const void *)(trap->shadow + at), PAGE_BYTES, 0,
-				    &copied);
-
-		if (err != -EAGAIN && err != -ENOMEM)
-			return;
-		nanosleep(&pause, NULL);
-	}
-}
-
 void trap_forked(int child)
 {
+	bool all = true;
+
 	for (unsigned int i = 0; i < traps_end; i++) {
 		struct trap *trap = &traps[i];
 
@@ -485,10 +471,10 @@ void trap_forked(int child)
 			continue;
 		slots[trap->slot].dirty = true;
 		uffd_unregister(uffd, trap->shadow, trap->len);
-		for (size_t at = 0; at < trap->len; at += PAGE_BYTES)
-			copy_to_child(child, trap, at);
+		if (!inherit(child, trap->home, (const void *)trap->shadow, trap->len))
+			all = false;
 	}
-	close(child);
+	inherit_end(child, all);
 }
 
 /* ---- other threads ------------------------------------------------------- */

@@ -123,17 +123,30 @@ static void demand_both(const char *demanded)
 }
 
 /*
- * `auto` never relocates: a child that was made without fork(3) would find zeros
- * where a granule is out, and nobody asked for that risk.
+ * `auto` relocates where the module tells what the kernel holds, and the kernel tells
+ * of children that were made without fork(3): nobody asked for the risk that a page is
+ * exchanged under a device, or that such a child finds zeros.
  */
+static void choose_for_huge(void)
+{
+	if (!relocate_sees_forks())
+		chosen.huge_why = "userfaultfd: no events of clone(2), which take "
+				  "CAP_SYS_PTRACE; FERRY_ENGINE=kmod+relocate does "
+				  "without";
+	else if (!give_to_relocate(&chosen.huge_why))
+		chosen.huge = &engine_relocate;
+}
+
 static void choose(enum engine_choice choice)
 {
 	const char *unused;
 
 	chosen.huge = &engine_syscall;
-	chosen.huge_why = "relocation is for those who ask: FERRY_ENGINE=kmod+relocate";
+	chosen.huge_why = "only the module tells which pages the kernel holds; "
+			  "FERRY_ENGINE=relocate does without";
 	switch (choice) {
 	case ENGINE_KMOD:
+		chosen.huge_why = "FERRY_ENGINE=kmod";
 		demand(&engine_kmod, "kmod");
 		return;
 	case ENGINE_KMOD_RELOCATE:
@@ -147,11 +160,12 @@ static void choose(enum engine_choice choice)
 	case ENGINE_AUTO:
 		if (!engine_kmod.open(&chosen.why)) {
 			chosen.engine = &engine_kmod;
+			choose_for_huge();
 			return;
 		}
 		break;
 	case ENGINE_SYSCALL:
-		chosen.why = "FERRY_ENGINE=syscall";
+		chosen.why = chosen.huge_why = "FERRY_ENGINE=syscall";
 		break;
 	}
 	engine_syscall.open(&unused);

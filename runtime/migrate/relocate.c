@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "fault/inherit.h"
 #include "fault/uffd.h"
 #include "migrate/engine.h"
 #include "migrate/held.h"
@@ -87,6 +88,15 @@ bool relocate_vouched(void)
 	return held_known();
 }
 
+bool relocate_sees_forks(void)
+{
+	int fd = uffd_open(UFFD_FEATURE_EVENT_FORK);
+
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 /* ---- events -------------------------------------------------------------- */
 
 /* Makes @addr a boundary of extents. */
@@ -149,6 +159,22 @@ static void change(uintptr_t start, uintptr_t end, uintptr_t to)
 	}
 }
 
+/* What is out was so when the child got its memory: no command succeeds in between. */
+static void give_to_child(int child)
+{
+	bool all = true;
+
+	for (int n = 0; n < MAX_COPIERS; n++) {
+		const struct window *w = &relocate.window[n];
+
+		for (size_t i = 0; i < w->count; i++)
+			if (!inherit(child, w->extent[i].home,
+				     (const void *)w->extent[i].from, w->extent[i].len))
+				all = false;
+	}
+	inherit_end(child, all);
+}
+
 static void note_strayed(uintptr_t addr, size_t len)
 {
 	if (relocate.strayed_count == MAX_STRAYED)
@@ -174,6 +200,8 @@ static void take_events(void)
 
 			change(from, from + msg.arg.remap.len, msg.arg.remap.to);
 			note_strayed(msg.arg.remap.to, msg.arg.remap.len);
+		} else if (msg.event == UFFD_EVENT_FORK) {
+			give_to_child((int)msg.arg.fork.ufd);
 		}
 	}
 	pthread_rwlock_unlock(&relocate.events);
@@ -534,7 +562,9 @@ static int open_all(const char **why)
 				  UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_EVENT_REMAP;
 	int err;
 
-	relocate.home = uffd_open(features);
+	relocate.home = uffd_open(features | UFFD_FEATURE_EVENT_FORK);
+	if (relocate.home == -EPERM)
+		relocate.home = uffd_open(features);
 	if (relocate.home < 0) {
 		*why = uffd_why(relocate.home);
 		return relocate.home;

@@ -22,8 +22,9 @@
  *   data is copied in. A copier handles no signals; SIGKILL ends all threads.
  * - fork(2): the child would find zeros. relocate_hold() waits until nothing is
  *   out and keeps it so. A vfork(2)ed child has the same memory and waits as a
- *   thread does. What forks by clone(2) itself, past the fork handlers, is told
- *   in ferry(3) not to.
+ *   thread does. Of a clone(2) past the fork handlers the kernel tells, where it
+ *   may (relocate_sees_forks()): the child waits until it has copies. Elsewhere
+ *   ferry(3) tells programs not to.
  * - munmap, mremap, madvise(DONTNEED) of a home come first, and data that is
  *   gone comes back, or is missing where it went. The kernel makes them wait
  *   until they are read as events, and refuses to move anything in before;
@@ -60,6 +61,9 @@ void relocate_forget(void);
 
 /* Whether all pages that the kernel holds are told. */
 bool relocate_vouched(void);
+/* Whether this process may be told of children of clone(2). Before relocate_open() too.
+ */
+bool relocate_sees_forks(void);
 
 /* Whether a huge page maps this address. */
 bool relocate_is_huge(uintptr_t addr);

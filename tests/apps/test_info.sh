@@ -10,7 +10,7 @@ check 0 "$ferry" info
 out '^tier +nodes'
 grep -qxF "Ferry $("$ferry" --version | cut -d" " -f2) on Linux $(uname -r)" "$tmp/out" || fail "no first line"
 out '^engine +(kmod|syscall): .'
-out '^  huge pages +syscall: .'
+out "^  huge pages +(relocate|syscall): ."
 out '^huge pages +system: (none|never|madvise|always), FERRY_HUGE=auto: .'
 out '^first touch +kernel: FERRY_FIRST_TOUCH=1 is not set$'
 out '^sampler +(abit|pebs|none): .'
@@ -55,12 +55,19 @@ for tier in info["tiers"]:
 missing = {advice["about"] for advice in info["advice"]}
 assert ("module" in missing) == (info["module"]["state"] != "ready")
 assert ("module" in missing) == (not os.access("/dev/ferry", os.R_OK))
-assert info["huge_engine"]["name"] == "syscall", info
+# auto relocates where nothing can be lost
+capabilities = next(int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith("CapEff"))
+safe = "held" in info["module"]["features"] and info["userfaultfd"]["move"] and capabilities >> 19 & 1
+assert info["huge_engine"]["name"] == ("relocate" if safe else "syscall"), info
 assert (info["sampler"]["name"] == "abit") == ("scan" in info["module"]["features"])
 assert (info["huge_split"]["name"] == "yes") == (info["sampler"]["name"] == "abit")
 assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
 PYTHON
 
+if grep -q '"held"' "$tmp/info.json"; then
+	check 0 setpriv --bounding-set -sys_ptrace "$ferry" info
+	out '^  huge pages +syscall: userfaultfd: (no events of clone.*CAP_SYS_PTRACE|this kernel)'
+fi
 check 0 env FERRY_MANAGE=stack,heap "$ferry" info
 out '^managed +FERRY_MANAGE=heap,stack$'
 check 0 env FERRY_HUGE=never "$ferry" info

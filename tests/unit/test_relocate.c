@@ -242,6 +242,35 @@ static void forks(void)
 	CHECK(!wrong(mem, 0, LEN));
 }
 
+/* Writes what is there, or else what a child has seen would not be moved again. */
+static void make_exclusive(char *mem)
+{
+	for (size_t at = 0; at < GRANULES * WORDS; at += PAGE_BYTES / sizeof(uint64_t))
+		((volatile uint64_t *)mem)[at] = pattern(at);
+}
+
+/* So does one that no fork handler knows of, where the kernel tells of it. */
+static void raw_clones(void)
+{
+	char *mem = map();
+	pthread_t thread;
+
+	if (!relocate_sees_forks())
+		_exit(77);
+	thread = start_moving(mem);
+	for (int i = 0; another(i, 60); i++) {
+		pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+		int status;
+
+		if (!pid)
+			_exit(wrong(mem, 0, LEN) > 0);
+		CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && !status);
+		make_exclusive(mem);
+	}
+	end_moving(thread);
+	CHECK(!wrong(mem, 0, LEN));
+}
+
 /* What is discarded reads as zeros and stays so. */
 static void discards(void)
 {
@@ -514,6 +543,7 @@ CASE(forgotten)
 CASE(writers)
 CASE(same_memory)
 CASE(forks)
+CASE(raw_clones)
 CASE(discards)
 CASE(unmaps)
 CASE(remaps)
@@ -551,6 +581,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_writers),
 		cmocka_unit_test(test_same_memory),
 		cmocka_unit_test(test_forks),
+		cmocka_unit_test(test_raw_clones),
 		cmocka_unit_test(test_discards),
 		cmocka_unit_test(test_unmaps),
 		cmocka_unit_test(test_remaps),

@@ -341,6 +341,15 @@ static uint64_t sampler_cost(void)
 	return sampler && sampler->cost ? sampler->cost() : 0;
 }
 
+/* What the round's plan tells of the samples it was made from. */
+static void learn(const struct placer_result *result)
+{
+	watch_adapt(&own.watch, result->reference);
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		watch_learn(&own.watch, (enum page_kind)kind, result->picked[kind],
+			    result->returned[kind]);
+}
+
 /* 0, or -errno: nothing can be done any more. */
 static int round_of_work(void)
 {
@@ -361,7 +370,7 @@ static int round_of_work(void)
 		return err;
 	if (!hinted) {
 		more = look_into_huge_pages(&result);
-		watch_adapt(&own.watch, result.reference);
+		learn(&result);
 	}
 	ledger_want(result.total * PAGE_BYTES);
 	if (hints_end(&own.hints, &own.placer, result.moved))
@@ -378,6 +387,12 @@ static int round_of_work(void)
 	return 0;
 }
 
+/* Half more or less: samples shall not keep step with what the program does. */
+static uint64_t jitter(uint64_t ns)
+{
+	return ns / 2 + ns * (clock_ns(CLOCK_MONOTONIC) % 1024) / 1024;
+}
+
 /* How long to wait for the next round, if nobody wakes. */
 static uint64_t time_to_rest(void)
 {
@@ -386,7 +401,7 @@ static uint64_t time_to_rest(void)
 	if (own.placer.blind && !own.placer.hints.advised_count &&
 	    !own.placer.hints.phase)
 		return FUTEX_FOREVER;
-	return debt > own.interval ? debt : own.interval;
+	return debt > own.interval ? debt : jitter(own.interval);
 }
 
 /*

@@ -70,7 +70,7 @@ void heat_destroy(struct heat *heat)
 
 static unsigned int windows_needed(const struct granule *granule)
 {
-	return granule->huge ? HEAT_WINDOWS_HUGE : HEAT_WINDOWS_SMALL;
+	return (granule->huge ? HEAT_WINDOWS_HUGE : HEAT_WINDOWS_SMALL) << granule->depth;
 }
 
 bool heat_is_known(const struct granule *granule)

@@ -7,7 +7,7 @@
  * Of one that sees accesses, for each granule how many it saw and in what time,
  * of which old ones count less too. A table in two levels, by address, whose
  * leaves are there for the memory that was ever sampled; its memory comes straight
- * from mmap(2). It costs 128 bytes a granule.
+ * from mmap(2). It costs 132 bytes a granule.
  *
  * One thread's: the policy's.
  */
@@ -34,6 +34,11 @@
  */
 #define HEAT_WINDOWS_SMALL 4
 #define HEAT_WINDOWS_HUGE  64
+/*
+ * That supposes that pages are accessed independently of each other. A sweep accesses all
+ * of a granule or nothing of it, so there it takes 2^depth as many (watch_learn()).
+ */
+#define HEAT_DEPTH_MOST 4
 /* Of accesses that are seen, so many sightings, and accesses, count at most. */
 #define HEAT_SIGHTINGS 32
 #define HEAT_ACCESSES  16.0f
@@ -47,14 +52,21 @@ struct granule {
 	int16_t node[FERRY_TIER_COUNT]; /* with most of the pages of a tier, or -1 */
 	bool placed_known;
 
-	uint8_t windows; /* so far, up to the number above */
-	uint8_t length;  /* which length of windows these are of */
-	bool huge;       /* a huge page maps all or most of it */
-	bool split;      /* it was a huge page until skew.c split it */
-	uint8_t level;   /* of its heat when it was last found to have no skew, see skew.c
-			  */
+	bool huge;        /* a huge page maps all or most of it */
+	bool split;       /* it was a huge page until skew.c split it */
+	uint16_t windows; /* so far, up to the number above */
+	uint8_t length;   /* which length of windows these are of */
+	uint8_t depth;    /* see HEAT_DEPTH_MOST */
+	uint8_t level; /* of its heat when it was last found to have no skew, see skew.c
+			*/
 	uint8_t tries,
 		pause; /* moves since the last that did something; rounds to wait */
+	/*
+	 * Since it was moved: rounds, up to 255; 0: it never was. Whether that was to
+	 * HBM.
+	 */
+	uint8_t moved_ago;
+	bool promoted;
 
 	/* Of a sampler that sees accesses; windows counts the sightings then. */
 	bool counted;     /* there are pages */

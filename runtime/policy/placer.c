@@ -31,6 +31,8 @@ struct placer_memory {
 	struct placer_moves demotions, promotions;
 	struct range_set *remembered; /* of a phase, while that is gathered */
 	int failed;                   /* 0, or why not all of it is */
+	uint64_t picked[PAGE_KINDS], returned[PAGE_KINDS]; /* as of the result */
+	unsigned int horizon[PAGE_KINDS];
 	struct pool pool[];
 };
 
@@ -349,6 +351,8 @@ static void look(struct placer *placer, struct heat *heat, const struct span *sp
 				continue;
 			if (granule->pause)
 				granule->pause--;
+			if (granule->moved_ago && granule->moved_ago < UINT8_MAX)
+				granule->moved_ago++;
 			if (is_stale(placer, granule, addr))
 				ask_kernel(placer, granule, addr);
 		}
@@ -410,6 +414,25 @@ static void decide(struct placer *placer, uint64_t limit, uint64_t most,
 	}
 }
 
+/* For watch_learn(); advice may change its mind. */
+static void note_direction(struct placer_memory *memory, const struct unit *unit,
+			   bool promoted)
+{
+	struct granule *granule = unit->granule;
+	enum page_kind kind = watch_kind(granule);
+
+	if (unit->plan.advice == FERRY_ADVICE_NONE) {
+		memory->picked[kind] += unit->plan.pages;
+		/* Since the round before this one at least. */
+		if (granule->moved_ago > 1 && granule->moved_ago < UINT8_MAX &&
+		    granule->moved_ago <= memory->horizon[kind] &&
+		    granule->promoted != promoted)
+			memory->returned[kind] += unit->plan.pages;
+	}
+	granule->moved_ago = 1;
+	granule->promoted = promoted;
+}
+
 static void add_move(struct placer_moves *moves, const struct unit *unit, int node)
 {
 	struct ferry_range *last = moves->count ? &moves->range[moves->count - 1] : NULL;
@@ -460,9 +483,11 @@ static void pick_unit(struct placer *placer, const struct unit *unit)
 	case PLAN_STAY:
 		break;
 	case PLAN_PROMOTE:
+		note_direction(memory, unit, true);
 		add_move(&memory->promotions, unit, pool->node);
 		break;
 	case PLAN_DEMOTE:
+		note_direction(memory, unit, false);
 		add_move(&memory->demotions, unit, ddr_near(placer, pool->node));
 		break;
 	}
@@ -608,7 +633,14 @@ int placer_round(struct placer *placer, const struct watch *watch, struct heat *
 	for_each_unit(placer, watch, heat, span, n, add_unit);
 	decide(placer, limits->hbm_bytes, most, result);
 	placer->memory->demotions.count = placer->memory->promotions.count = 0;
+	for (int kind = 0; kind < PAGE_KINDS; kind++) {
+		placer->memory->picked[kind] = placer->memory->returned[kind] = 0;
+		placer->memory->horizon[kind] =
+			watch_horizon(watch, (enum page_kind)kind);
+	}
 	for_each_unit(placer, watch, heat, span, n, pick_unit);
+	memcpy(result->picked, placer->memory->picked, sizeof(result->picked));
+	memcpy(result->returned, placer->memory->returned, sizeof(result->returned));
 	carry_out(placer, result);
 	return 0;
 }

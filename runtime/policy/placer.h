@@ -58,7 +58,9 @@ struct placer_result {
 	uint64_t room;            /* on HBM before this round's moves; pages */
 	uint64_t total, stirring; /* pages, of all pools: see planner.h */
 	uint64_t moved;           /* pages */
-	uint64_t ns;              /* of CPU time of this thread that moving took */
+	/* Pages picked, and those of them that go back: see watch_learn(). */
+	uint64_t picked[PAGE_KINDS], returned[PAGE_KINDS];
+	uint64_t ns; /* of CPU time of this thread that moving took */
 };
 
 struct placer_limits {

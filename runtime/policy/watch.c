@@ -54,7 +54,7 @@ struct watch_slice {
 /* A kind of which there is less than one in so many needs no window that is right. */
 #define RARE 16
 
-static enum page_kind kind_of(const struct granule *granule)
+enum page_kind watch_kind(const struct granule *granule)
 {
 	return granule && granule->huge ? HUGE_PAGES : SMALL_PAGES;
 }
@@ -101,6 +101,7 @@ static void note_slice(const struct watch_slice *slice, struct heat *heat,
 		/* Memory that was never touched needs no entry. */
 		granule = heat_granule(heat, start, pages > 0);
 		if (granule) {
+			granule->depth = window->depth;
 			heat_note(granule, sample, start % GRANULE_BYTES / BLOCK_BYTES, n,
 				  window->length);
 		}
@@ -152,7 +153,7 @@ static int sample_kind(struct watch *watch, struct heat *heat, const struct span
 
 			if (end > span[i].end)
 				end = span[i].end;
-			if (kind_of(heat_granule(heat, addr, false)) == kind)
+			if (watch_kind(heat_granule(heat, addr, false)) == kind)
 				add_part(watch->slice, addr, end);
 			addr = end;
 			if (watch->slice->parts == size)
@@ -226,7 +227,7 @@ void watch_destroy(struct watch *watch)
 
 bool watch_knows(const struct watch *watch, const struct granule *granule)
 {
-	const struct window *window = &watch->window[kind_of(granule)];
+	const struct window *window = &watch->window[watch_kind(granule)];
 
 	if (sees_accesses(watch))
 		return granule->length == watch->restarts &&
@@ -238,7 +239,7 @@ bool watch_knows(const struct watch *watch, const struct granule *granule)
 float watch_score(const struct watch *watch, const struct granule *granule,
 		  uint16_t share)
 {
-	enum page_kind kind = kind_of(granule);
+	enum page_kind kind = watch_kind(granule);
 	float taken = watch->window[kind].taken_ns;
 
 	if (sees_accesses(watch))
@@ -319,6 +320,57 @@ void watch_adapt(struct watch *watch, float reference)
 			window->settled = window->clear;
 		else if (adapt(window, (enum page_kind)kind, reference))
 			begin_window(window, window->ns);
+	}
+}
+
+/* ---- what comes back ----------------------------------------------------- */
+
+/* A round counts so much in the next. */
+#define MEMORY_KEEPS 0.9f
+/* Of what is moved, the part that must come back to be called much. */
+#define MUCH_RETURNS 0.25f
+/* And of all that is watched. */
+#define MUCH_MATTERS (1 / 64.0f)
+/*
+ * Rounds after which it is tried with less: minutes, as they are rare in peace; twice
+ * as long for each time that less was too little.
+ */
+#define CALM_ROUNDS 512
+#define RAISES_MOST 8
+/* Times the rounds that it takes to know. */
+#define HORIZON 4
+
+unsigned int watch_horizon(const struct watch *watch, enum page_kind kind)
+{
+	unsigned int windows =
+		kind == HUGE_PAGES ? HEAT_WINDOWS_HUGE : HEAT_WINDOWS_SMALL;
+
+	return HORIZON * (windows << watch->window[kind].depth) / kinds[kind].windows;
+}
+
+static void set_depth(struct window *window, unsigned int depth)
+{
+	window->depth = (uint8_t)depth;
+	window->moved = window->returned = 0;
+	window->calm = 0;
+}
+
+void watch_learn(struct watch *watch, enum page_kind kind, uint64_t moved,
+		 uint64_t returned)
+{
+	struct window *window = &watch->window[kind];
+	const size_t all = window->granules * GRANULE_PAGES;
+
+	window->moved = window->moved * MEMORY_KEEPS + (float)moved;
+	window->returned = window->returned * MEMORY_KEEPS + (float)returned;
+	window->calm = returned ? 0 : window->calm + 1;
+	if (window->returned > window->moved * MUCH_RETURNS &&
+	    window->returned > (float)all * MUCH_MATTERS &&
+	    window->depth < HEAT_DEPTH_MOST) {
+		window->raises += window->raises < RAISES_MOST;
+		set_depth(window, window->depth + 1U);
+	} else if (window->depth && window->calm >> window->raises == CALM_ROUNDS) {
+		set_depth(window, window->depth - 1U);
 	}
 }
 

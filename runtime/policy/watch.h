@@ -18,6 +18,9 @@
 
 enum page_kind { SMALL_PAGES, HUGE_PAGES, PAGE_KINDS };
 
+/* The kind most of a granule's pages are of. */
+enum page_kind watch_kind(const struct granule *granule);
+
 struct window {
 	uint64_t ns;     /* asked for */
 	float taken_ns;  /* how long a page was really watched, lately */
@@ -27,6 +30,12 @@ struct window {
 	size_t known;    /* of these, clearly hot or cold; see below */
 	bool clear;      /* hardly any is not */
 	uintptr_t next;  /* where the next round begins */
+
+	/* Pages moved, and moved back, lately: each round counts less than the next. */
+	float moved, returned;
+	uint8_t depth;     /* see HEAT_DEPTH_MOST */
+	uint8_t raises;    /* of it, so far */
+	unsigned int calm; /* rounds since that changed or was right */
 };
 
 /*
@@ -89,6 +98,17 @@ float watch_rate(const struct watch *watch, const struct granule *granule,
  * is known, where a round tells only of some of the memory.
  */
 void watch_adapt(struct watch *watch, float reference);
+
+/*
+ * Takes note of the pages of a kind that a round moves, and of those of them that go
+ * back where they were not long ago: where that is much, what was taken for heat was
+ * chance, or a sweep, and it takes more windows to know.
+ */
+void watch_learn(struct watch *watch, enum page_kind kind, uint64_t moved,
+		 uint64_t returned);
+
+/* Rounds within which a move back counts as such. */
+unsigned int watch_horizon(const struct watch *watch, enum page_kind kind);
 
 /* Sets a kind's window by how many @of sightings have @seen an access. */
 void watch_tune(struct watch *watch, enum page_kind kind, size_t seen, size_t of);

@@ -49,7 +49,7 @@
 #define MAX_COPIERS 4
 
 /* Granules of a window: some 2 ms, for which fork(2) may have to wait. */
-#define WINDOW_GRANULES 8
+#define WINDOW_GRANULES 16
 
 /*
  * Makes relocation ready and tries it on a granule of its own. In *@why, a

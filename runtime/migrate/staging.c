@@ -26,10 +26,10 @@
 #define BYTES (SLOTS * GRANULE_BYTES)
 
 /*
- * As long as a window takes, what has been kept is taken without asking the kernel
+ * For as long as two windows take, what has been kept is taken without asking the kernel
  * anew: it was asked when the page came, and asking takes 3 % of the time of a copy.
  */
-#define TRUSTED_NS 2000000
+#define TRUSTED_NS 4000000
 
 static struct {
 	pthread_mutex_t lock;

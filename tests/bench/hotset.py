@@ -105,6 +105,7 @@ def plot(case, runs, directory):
     import matplotlib
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "ferry"
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
 
     os.makedirs(directory, exist_ok=True)
@@ -120,5 +121,5 @@ def plot(case, runs, directory):
     axes.set_title(f"hotset, {case}")
     axes.legend(fontsize=8)
     chart.tight_layout()
-    chart.savefig(os.path.join(directory, f"hotset-over-time-{case}.svg"), metadata={"Date": None})
+    chart.savefig(os.path.join(directory, f"hotset-over-time-{case}.svg"), metadata={"Date": None, "Rights": "SPDX-License-Identifier: MIT"})
     pyplot.close(chart)

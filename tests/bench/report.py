@@ -9,6 +9,7 @@ import chart
 import model
 
 TITLES = {
+    "fairness": "Small requests beside a process with endless large ones",
     "first-touch": "First touch by user faults",
     "hotset": "A hot set that shifts",
     "malloc": "Allocator: programs under `ferry run`",
@@ -28,7 +29,9 @@ tell how much work is done for a page, not how fast HBM is. Not measured at all:
 - bandwidth and latency of HBM, alone and beside DDR; what a placement gains on it;
 - TLB shootdowns over many cores, and contention of many cores in the kernel's memory management;
 - memory policies of SNC4 on hardware, and MPI ranks that share one HBM;
-- DMA engines; sampling by the PMU (PEBS)."""
+- DMA engines; sampling by the PMU (PEBS).
+
+Of the benchmarks that `tests/bench/run --help` lists, those without a section here were not run for this page."""
 
 
 def write(path, figures):

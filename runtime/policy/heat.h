@@ -7,7 +7,7 @@
  * Of one that sees accesses, for each granule how many it saw and in what time,
  * of which old ones count less too. A table in two levels, by address, whose
  * leaves are there for the memory that was ever sampled; its memory comes straight
- * from mmap(2). It costs 132 bytes a granule.
+ * from mmap(2). It costs 140 bytes a granule.
  *
  * One thread's: the policy's.
  */
@@ -49,6 +49,8 @@ struct granule {
 
 	/* Where the pages are, as the kernel said last. */
 	uint32_t on_hbm;                /* blocks that have most of their pages there */
+	uint32_t moved;                 /* blocks not seen whole since they were moved */
+	uint32_t torn;                  /* of these, blocks with pages in both tiers */
 	int16_t node[FERRY_TIER_COUNT]; /* with most of the pages of a tier, or -1 */
 	bool placed_known;
 

@@ -118,7 +118,7 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 {
 	const struct node_set *hbm = &placer->topology->tier[FERRY_TIER_HBM];
 	int16_t node[GRANULE_PAGES];
-	uint32_t on_hbm = 0;
+	uint32_t on_hbm = 0, torn = 0;
 
 	granule->placed_known =
 		!placer->engine->query(addr & ~(GRANULE_BYTES - 1), GRANULE_BYTES, node);
@@ -137,11 +137,15 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 			granule->present[block] = (uint8_t)present;
 		if (pages && pages * 2 >= granule->present[block])
 			on_hbm |= UINT32_C(1) << block;
+		if (pages && pages < present)
+			torn |= UINT32_C(1) << block;
 	}
+	granule->moved &= torn;
 	/* Moves had an effect. */
-	if (on_hbm != granule->on_hbm)
+	if (on_hbm != granule->on_hbm || granule->moved != granule->torn)
 		granule->tries = granule->pause = 0;
 	granule->on_hbm = on_hbm;
+	granule->torn = granule->moved;
 	for (int tier = 0; tier < FERRY_TIER_COUNT; tier++)
 		granule->node[tier] =
 			most_of_tier(placer->topology, (enum ferry_tier)tier, node);
@@ -433,6 +437,14 @@ static void note_direction(struct placer_memory *memory, const struct unit *unit
 	granule->promoted = promoted;
 }
 
+static uint32_t blocks_of(const struct unit *unit)
+{
+	size_t first = unit->start % GRANULE_BYTES / BLOCK_BYTES;
+	size_t n = (unit->end - unit->start) / BLOCK_BYTES;
+
+	return (uint32_t)((UINT64_C(1) << n) - 1) << first;
+}
+
 static void add_move(struct placer_moves *moves, const struct unit *unit, int node)
 {
 	struct ferry_range *last = moves->count ? &moves->range[moves->count - 1] : NULL;
@@ -455,6 +467,7 @@ static void add_move(struct placer_moves *moves, const struct unit *unit, int no
 	if (granule->tries < 6)
 		granule->tries++;
 	granule->pause = (uint8_t)(1U << granule->tries);
+	granule->moved |= blocks_of(unit);
 }
 
 /* The DDR node that what leaves an HBM node goes to; -1: none is allowed. */
@@ -481,6 +494,13 @@ static void pick_unit(struct placer *placer, const struct unit *unit)
 	pool = &memory->pool[unit->pool];
 	switch (planner_pick(&pool->planner, &unit->plan)) {
 	case PLAN_STAY:
+		/* Pages that were in use when it was moved stayed behind. */
+		if (!(unit->granule->torn & blocks_of(unit)) || !unit->plan.movable)
+			break;
+		if (unit->plan.on_hbm)
+			add_move(&memory->promotions, unit, pool->node);
+		else
+			add_move(&memory->demotions, unit, ddr_near(placer, pool->node));
 		break;
 	case PLAN_PROMOTE:
 		note_direction(memory, unit, true);

@@ -75,24 +75,12 @@ static void write_part(unsigned int number)
 	written[number]++;
 }
 
-/*
- * What advice moves is moved until all of it is there. By heat a block is moved once: a
- * page that is in use in that very moment stays behind.
- */
-static bool is_there(const char *at, size_t size, bool to_hbm, int hot)
-{
-	size_t behind = hot < 0 ? 0 : size / 64;
-
-	return bytes_at(at, size, to_hbm) >= size - behind &&
-	       bytes_at(at, size, !to_hbm) <= behind;
-}
-
 /* Writes part @hot, if not negative, until @part is where it shall be. */
 static bool comes(const char *at, size_t size, bool to_hbm, int hot)
 {
 	time_t end = time(NULL) + SECONDS;
 
-	while (!is_there(at, size, to_hbm, hot)) {
+	while (!(to_hbm ? all_hbm(at, size) : all_ddr(at, size))) {
 		struct timespec pause = {0, 20000000};
 
 		if (time(NULL) > end) {

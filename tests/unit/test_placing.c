@@ -4,7 +4,7 @@
  * is made up: what is hot goes to HBM and then rests; memory that is swept over, so
  * that all of a granule is accessed or nothing of it, is not taken for hot where the
  * sweep just is, whether it is mapped by small or by huge pages; and hot memory is still
- * found after that.
+ * found after that. What was in use when its block was moved follows.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,6 +24,7 @@
 #define HOT      22
 #define DDR_NODE 0
 #define HBM_NODE 1
+#define BEHIND   6
 #define MS       UINT64_C(1000000)
 
 static struct {
@@ -32,7 +33,9 @@ static struct {
 	size_t first_hot;
 	uint64_t now, random;
 	int8_t node[GRANULES];
-	uint64_t moved; /* granules */
+	bool in_use;              /* some pages stay behind when their granule is moved */
+	uint8_t behind[GRANULES]; /* the last ones of it, on the other node */
+	uint64_t moved;           /* granules */
 } world;
 
 static double random_share(void)
@@ -120,6 +123,10 @@ static void move(struct batch *batch)
 		assert_int_equal(piece->len % GRANULE_BYTES, 0);
 		for (size_t g = first; g < first + piece->len / GRANULE_BYTES; g++) {
 			world.moved += world.node[g] != piece->node;
+			if (world.in_use && world.node[g] != piece->node)
+				world.behind[g] = BEHIND;
+			else if (!world.in_use)
+				world.behind[g] = 0;
 			world.node[g] = (int8_t)piece->node;
 			batch->result.moved += GRANULE_PAGES;
 		}
@@ -128,8 +135,12 @@ static void move(struct batch *batch)
 
 static int query(uintptr_t addr, size_t len, int16_t *nodes)
 {
-	for (size_t i = 0; i < len / PAGE_BYTES; i++)
-		nodes[i] = world.node[(addr - BASE) / GRANULE_BYTES + i / GRANULE_PAGES];
+	for (size_t i = 0; i < len / PAGE_BYTES; i++) {
+		size_t g = (addr - BASE) / GRANULE_BYTES + i / GRANULE_PAGES;
+		bool other = i % GRANULE_PAGES >= GRANULE_PAGES - world.behind[g];
+
+		nodes[i] = other ? DDR_NODE + HBM_NODE - world.node[g] : world.node[g];
+	}
 	return 0;
 }
 
@@ -231,6 +242,31 @@ static void hot_memory(bool huge)
 	end();
 }
 
+static size_t count_behind(void)
+{
+	size_t n = 0;
+
+	for (size_t g = 0; g < GRANULES; g++)
+		n += world.behind[g];
+	return n;
+}
+
+static void pages_in_use(void **state)
+{
+	(void)state;
+	start();
+	world.first_hot = 100;
+	world.in_use = true;
+	rounds(60);
+	assert_int_equal(count_on_hbm(100, HOT), HOT);
+	assert_true(count_behind() > 0);
+	world.in_use = false;
+	rounds(100);
+	assert_int_equal(count_behind(), 0);
+	assert_int_equal(count_on_hbm(100, HOT), HOT);
+	end();
+}
+
 static void swept_memory(bool huge, uint64_t period)
 {
 	start();
@@ -277,9 +313,8 @@ static void swept_huge_pages(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(hot_small_pages),
-		cmocka_unit_test(hot_huge_pages),
-		cmocka_unit_test(swept_small_pages),
+		cmocka_unit_test(hot_small_pages),  cmocka_unit_test(hot_huge_pages),
+		cmocka_unit_test(pages_in_use),     cmocka_unit_test(swept_small_pages),
 		cmocka_unit_test(swept_huge_pages),
 	};
 

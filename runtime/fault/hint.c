@@ -22,6 +22,7 @@
 #include "fault/uffd.h"
 #include "migrate/pagemap.h"
 #include "os/futex.h"
+#include "os/random.h"
 #include "os/thread.h"
 
 /* No page is out for longer, whatever window is asked for. */
@@ -244,10 +245,7 @@ static int hint_open(const char **why)
 
 static uint64_t draw(uint64_t below)
 {
-	hint.random ^= hint.random << 13;
-	hint.random ^= hint.random >> 7;
-	hint.random ^= hint.random << 17;
-	return below ? hint.random % below : 0;
+	return below ? random_next(&hint.random) % below : 0;
 }
 
 /* A page of [start, end) that is there, or the huge page that maps all of it; or none. */

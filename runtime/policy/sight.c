@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "os/random.h"
 #include "os/thread.h"
 #include "policy/planner.h"
 
@@ -206,10 +207,7 @@ static void weigh_part(struct watch *watch, struct granule *granule, uintptr_t s
 
 static uint64_t draw(struct watch *watch, uint64_t below)
 {
-	watch->random ^= watch->random << 13;
-	watch->random ^= watch->random >> 7;
-	watch->random ^= watch->random << 17;
-	return watch->random % below;
+	return random_next(&watch->random) % below;
 }
 
 static void add_part(struct watch *watch, struct granule *granule, uintptr_t start,

@@ -9,6 +9,7 @@
 
 #include "heap/huge.h"
 #include "migrate/collapse.h"
+#include "os/random.h"
 #include "os/thread.h"
 
 #ifndef MADV_COLD
@@ -341,14 +342,6 @@ struct walk {
 	uintptr_t chosen[SKEW_PROBES];
 };
 
-static uint64_t next_random(struct skew *skew)
-{
-	skew->random ^= skew->random << 13;
-	skew->random ^= skew->random >> 7;
-	skew->random ^= skew->random << 17;
-	return skew->random;
-}
-
 /* Chooses among the doubtful ones, so that each has the same chance. */
 static void consider(struct walk *walk, struct granule *granule, uintptr_t addr)
 {
@@ -363,7 +356,7 @@ static void consider(struct walk *walk, struct granule *granule, uintptr_t addr)
 		return;
 	at = walk->doubted++;
 	if (at >= walk->wanted)
-		at = next_random(walk->skew) % walk->doubted;
+		at = random_next(&walk->skew->random) % walk->doubted;
 	if (at < walk->wanted)
 		walk->chosen[at] = addr;
 }

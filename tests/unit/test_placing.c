@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "migrate/engine.h"
+#include "os/random.h"
 #include "policy/placer.h"
 
 #define BASE     ((uintptr_t)1 << 40)
@@ -40,10 +41,7 @@ static struct {
 
 static double random_share(void)
 {
-	world.random ^= world.random << 13;
-	world.random ^= world.random >> 7;
-	world.random ^= world.random << 17;
-	return (double)(world.random >> 11) / (double)(UINT64_C(1) << 53);
+	return (double)(random_next(&world.random) >> 11) / (double)(UINT64_C(1) << 53);
 }
 
 /* ---- what is accessed ---------------------------------------------------- */

@@ -27,6 +27,7 @@
 
 #include "migrate/collapse.h"
 #include "migrate/pagemap.h"
+#include "os/random.h"
 #include "os/thread.h"
 #include "policy/skew.h"
 
@@ -56,13 +57,11 @@ uint64_t __wrap_clock_ns(clockid_t clock)
 
 static struct sample of_block(uintptr_t addr, bool huge)
 {
-	static uint64_t random = 88172645463325252U;
+	static uint64_t state = 88172645463325252U;
+	uint64_t random = random_next(&state);
 	size_t block = addr % GRANULE_BYTES / BLOCK_BYTES;
 	struct sample sample = {.present = BLOCK_PAGES, .watched = BLOCK_PAGES};
 
-	random ^= random << 13;
-	random ^= random >> 7;
-	random ^= random << 17;
 	sample.huge = huge ? BLOCK_PAGES : 0;
 	if (huge && too_hot)
 		sample.accessed = BLOCK_PAGES;

@@ -7,10 +7,9 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "migrate/batcher.h"
-#include "migrate/worker.h"
 #include "os/thread.h"
 #include "policy/budget.h"
+#include "policy/moves.h"
 
 /* Rounds after which the kernel is asked anew where a granule's pages are. */
 #define REFRESH_ROUNDS 64
@@ -28,7 +27,7 @@ struct placer_memory {
 	struct node_set allowed;         /* by the cpuset, as it was at first */
 	int8_t pool_of[FERRY_MAX_NODES]; /* -1: none */
 	int pools;
-	struct placer_moves demotions, promotions;
+	struct moves demotions, promotions;
 	struct range_set *remembered; /* of a phase, while that is gathered */
 	int failed;                   /* 0, or why not all of it is */
 	uint64_t picked[PAGE_KINDS], returned[PAGE_KINDS]; /* as of the result */
@@ -445,22 +444,11 @@ static uint32_t blocks_of(const struct unit *unit)
 	return (uint32_t)((UINT64_C(1) << n) - 1) << first;
 }
 
-static void add_move(struct placer_moves *moves, const struct unit *unit, int node)
+static void add_move(struct moves *moves, const struct unit *unit, int node)
 {
-	struct ferry_range *last = moves->count ? &moves->range[moves->count - 1] : NULL;
 	struct granule *granule = unit->granule;
 
-	if (node < 0)
-		return;
-	if (last && (uintptr_t)last->addr + last->len == unit->start &&
-	    last->node == node)
-		last->len += unit->end - unit->start;
-	else if (moves->count < PLACER_MOVES)
-		moves->range[moves->count++] =
-			(struct ferry_range){.addr = (void *)unit->start,
-					     .len = unit->end - unit->start,
-					     .node = node};
-	else
+	if (node < 0 || !moves_add(moves, unit->start, unit->end, node))
 		return;
 	granule->placed_known = false;
 	/* Until a move has an effect, the next is put off longer each time. */
@@ -515,81 +503,14 @@ static void pick_unit(struct placer *placer, const struct unit *unit)
 
 /* ---- moving -------------------------------------------------------------- */
 
-/* Pages moved. A failure is in no page's way; it stays where it is. */
-static uint64_t move(struct placer *placer, const struct placer_moves *moves)
-{
-	struct ferry_result result;
-	struct plan plan;
-
-	if (!moves->count || plan_make(&plan, moves->range, moves->count))
-		return 0;
-	worker_run(placer->engine, &plan, &result);
-	plan_free(&plan);
-	return result.moved;
-}
-
-/* Moves a batch; the pages moved. */
-static uint64_t move_batch(struct placer *placer, struct batch *batch)
-{
-	placer->engine->move(batch);
-	return batch->result.moved;
-}
-
-/*
- * Demotions and promotions in turns, so that room for the latter need not be
- * there before; what one of them has more of follows.
- */
-static void exchange(struct placer *placer, struct plan *out, struct plan *in,
-		     uint64_t *demoted, uint64_t *promoted)
-{
-	struct batch from = {0}, to = {0};
-	struct ferry_result rest;
-
-	while (plan_next(out, &from)) {
-		if (!plan_next(in, &to)) {
-			*demoted += move_batch(placer, &from);
-			break;
-		}
-		if (placer->engine->exchange(&from, &to)) {
-			move_batch(placer, &from);
-			move_batch(placer, &to);
-		}
-		*demoted += from.result.moved;
-		*promoted += to.result.moved;
-	}
-	worker_run(placer->engine, out, &rest);
-	*demoted += rest.moved;
-	worker_run(placer->engine, in, &rest);
-	*promoted += rest.moved;
-}
-
-static void move_both(struct placer *placer, uint64_t *demoted, uint64_t *promoted)
-{
-	const struct placer_moves *demotions = &placer->memory->demotions;
-	const struct placer_moves *promotions = &placer->memory->promotions;
-	struct plan out, in;
-
-	if (placer->engine->exchange && demotions->count && promotions->count &&
-	    !plan_make(&out, demotions->range, demotions->count)) {
-		if (!plan_make(&in, promotions->range, promotions->count)) {
-			exchange(placer, &out, &in, demoted, promoted);
-			plan_free(&in);
-			plan_free(&out);
-			return;
-		}
-		plan_free(&out);
-	}
-	*demoted = move(placer, demotions);
-	*promoted = move(placer, promotions);
-}
-
 static void carry_out(struct placer *placer, struct placer_result *result)
 {
 	uint64_t began = clock_ns(CLOCK_MONOTONIC),
 		 cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
 	uint64_t demoted = 0, promoted = 0, took;
 
-	move_both(placer, &demoted, &promoted);
+	moves_carry_out(placer->engine, &placer->memory->demotions,
+			&placer->memory->promotions, &demoted, &promoted);
 	took = clock_ns(CLOCK_MONOTONIC) - began;
 
 	result->moved = demoted + promoted;

@@ -2,8 +2,7 @@
 /*
  * Placing memory: what heat tells and where the kernel says pages are become
  * units for the planner, and its decisions become moves, which an engine
- * carries out: demotions ahead of promotions, in turns where it can exchange, so
- * that there is room for these.
+ * carries out (moves.h).
  *
  * Each HBM node is a pool with a planner of its own: what is in it, and what is
  * on the DDR nodes it is the nearest to.
@@ -17,13 +16,6 @@
 #include "policy/planner.h"
 #include "policy/watch.h"
 #include "topology/topology.h"
-
-#define PLACER_MOVES 8192
-
-struct placer_moves {
-	size_t count;
-	struct ferry_range range[PLACER_MOVES];
-};
 
 /* What goes before heat in a round. */
 struct placer_hints {

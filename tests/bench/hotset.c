@@ -8,6 +8,7 @@
  *   chase    the same, each address read from the line before
  *   stencil  over and over through one run of blocks, each line with its neighbours
  *   stream   all of it, in order: everything is hot
+ *   uniform  all of it, at random
  *
  * Prints a line for each interval:
  *   SECONDS PHASE ACCESSES RATE HOT-SHARE ACCESS-SHARE MOVED
@@ -247,9 +248,9 @@ static void read_options(int argc, char **argv)
 		default:
 			fprintf(stderr,
 				"usage: bench_hotset [--bytes N] [--block N] [--huge] "
-				"[--pattern hotset|chase|stencil|stream] [--seconds S] "
-				"[--interval S] [--until SHARE [--hold S]] [--hbm "
-				"NODE]\n");
+				"[--pattern hotset|chase|stencil|stream|uniform] "
+				"[--seconds S] [--interval S] "
+				"[--until SHARE [--hold S]] [--hbm NODE]\n");
 			exit(2);
 		}
 	}

@@ -178,11 +178,23 @@ static void access_stream(const struct working_set *set, int phase, size_t n)
 	}
 }
 
+/* ---- uniform: anywhere ------------------------------------------------------ */
+
+static void access_uniform(const struct working_set *set, int phase, size_t n)
+{
+	size_t lines = set->blocks * lines_of_block(set);
+
+	(void)phase;
+	for (size_t i = 0; i < n; i++)
+		touch(set, (next_random() >> 8) % lines);
+}
+
 static const struct pattern patterns[] = {
 	{"hotset", .scattered = true, .access = access_hotset},
 	{"chase", .scattered = true, .prepare = prepare_chase, .access = access_chase},
 	{"stencil", .access = access_stencil},
 	{"stream", .all_hot = true, .access = access_stream},
+	{"uniform", .scattered = true, .all_hot = true, .access = access_uniform},
 };
 
 const struct pattern *pattern_named(const char *name)

@@ -14,6 +14,7 @@ TITLES = {
     "hotset": "A hot set that shifts",
     "malloc": "Allocator: programs under `ferry run`",
     "migrate": "Moving pages",
+    "overhead": "What policy auto costs",
     "relocate": "Moving huge pages in user space",
     "stall": "How long a reader waits while its memory moves",
 }

@@ -168,8 +168,8 @@ enum ferry_level {
 /**
  * struct ferry_spot - what the levels above the page table say of an address
  * @level: what is there
- * @pmd: TABLE: the entry that points to the page table; HUGE: that of the huge
- *	page, NULL if it is of a higher level
+ * @pmd: the entry, which points to a page table or maps a huge page; NULL if it
+ *	is of a higher level
  * @pfn: HUGE, MOVING: first page frame of the huge page
  * @end: end of the addresses of which this is true
  */
@@ -182,6 +182,7 @@ struct ferry_spot {
 
 void ferry_locate(struct mm_struct *mm, unsigned long addr,
 		  struct ferry_spot *spot);
+bool ferry_locate_next(struct ferry_spot *spot, unsigned long addr);
 bool ferry_with_table(struct mm_struct *mm, pmd_t *pmd, unsigned long addr,
 		      void (*fn)(pte_t *pte, void *arg), void *arg);
 const pte_t *ferry_peek_table(pmd_t *pmd, unsigned long addr);

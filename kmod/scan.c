@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * What has been accessed: reads and clears the accessed bits of the page
- * tables, one segment (at most one page table's worth) at a time.
+ * tables, as many of them in a stretch as there are rows for, and nobody else
+ * waits for.
  *
  * The TLBs are not flushed, as they are not by the kernel's own aging: a CPU
  * that still holds a translation uses the page without setting the bit anew,
@@ -16,7 +17,7 @@
  * reclaim takes for an accessed bit), and the folio is marked not idle. So a
  * page in use looks no colder to reclaim or to DAMON because somebody scans.
  *
- * Locking: mmap_lock is held for reading for a segment and released before the
+ * Locking: mmap_lock is held for reading for a stretch and released before the
  * answer is copied to the caller; bits are cleared under the PTL.
  */
 #include <linux/bitops.h>
@@ -39,10 +40,11 @@
  * @vma: the VMA that is being scanned
  * @addr: start of the part of it that is being scanned
  * @end: its end, in the same page table
+ * @spot: what maps it
  * @shift: log2 of the bytes of a granule
  * @base: number of the granule that @row[0] is for
- * @row: rows of the granules that the segment meets; the one of a granule that
- *	is larger than a segment stays from one to the next
+ * @row: rows of the granules that the stretch meets; the one of a granule that
+ *	does not end in it stays for the next
  */
 struct scan {
 	struct ferry_ioc_scan args;
@@ -50,6 +52,7 @@ struct scan {
 	struct vm_area_struct *vma;
 	unsigned long addr;
 	unsigned long end;
+	struct ferry_spot spot;
 	unsigned int shift;
 	unsigned long base;
 	struct ferry_scan_row row[FERRY_CHUNK_PAGES];
@@ -106,34 +109,42 @@ static void scan_table(pte_t *pte, void *arg)
 	}
 }
 
-static void scan_huge(struct scan *scan, pmd_t *pmd)
+/* If it is split this moment, or the huge zero page, nothing is here. */
+static bool is_huge_page(pmd_t val)
 {
-	unsigned long addr = scan->addr;
-	bool accessed, dirty;
-	spinlock_t *ptl; /* the PTL of the huge page */
-	pmd_t val;
+	return pmd_present(val) && pmd_leaf(val) &&
+	       READ_ONCE(pmd_page(val)->mapping);
+}
 
-	ptl = pmd_lock(scan->mm, pmd);
-	val = READ_ONCE(*pmd);
-	/* If it is split this moment, or the huge zero page, nothing is here. */
-	if (!pmd_present(val) || !pmd_leaf(val) ||
-	    !READ_ONCE(pmd_page(val)->mapping)) {
-		spin_unlock(ptl);
-		return;
-	}
-	accessed = pmd_young(val);
-	dirty = pmd_dirty(val);
-	if (accessed && !(scan->args.flags & FERRY_SCAN_PEEK)) {
-		ferry_pmd_clear_young(scan->vma, addr, pmd);
+/* Clear what a huge page has of accessed bits. Return: the entry before. */
+static pmd_t clear_huge(struct scan *scan, pmd_t *pmd)
+{
+	spinlock_t *ptl = pmd_lock(scan->mm, pmd); /* the PTL of the huge page */
+	pmd_t val = READ_ONCE(*pmd);
+
+	if (is_huge_page(val) && pmd_young(val)) {
+		ferry_pmd_clear_young(scan->vma, scan->addr, pmd);
 		ferry_keep_young(pmd_page(val));
 	}
 	spin_unlock(ptl);
+	return val;
+}
 
+static void scan_huge(struct scan *scan, pmd_t *pmd)
+{
+	unsigned long addr = scan->addr;
+	pmd_t val = READ_ONCE(*pmd);
+
+	if (pmd_young(val) && !(scan->args.flags & FERRY_SCAN_PEEK))
+		val = clear_huge(scan, pmd);
+	if (!is_huge_page(val))
+		return;
 	while (addr < scan->end) {
 		const unsigned long end = granule_end(scan, addr);
 		const unsigned int nr = (end - addr) >> PAGE_SHIFT;
 
-		count(scan, addr, nr, accessed ? nr : 0, dirty ? nr : 0, nr);
+		count(scan, addr, nr, pmd_young(val) ? nr : 0,
+		      pmd_dirty(val) ? nr : 0, nr);
 		addr = end;
 	}
 }
@@ -143,38 +154,57 @@ static bool is_scannable(struct vm_area_struct *vma)
 	return !vma_is_dax(vma) && !(vma->vm_flags & (VM_SPECIAL | VM_HUGETLB));
 }
 
-static void scan_part(struct scan *scan)
+/* Scan what begins at @scan->addr. Return: where the next part begins. */
+static unsigned long scan_part(struct scan *scan)
 {
-	struct ferry_spot spot;
+	struct ferry_spot *spot = &scan->spot;
 
-	ferry_locate(scan->mm, scan->addr, &spot);
-	if (spot.level == FERRY_LEVEL_TABLE)
-		ferry_with_table(scan->mm, spot.pmd, scan->addr, scan_table,
+	if (!is_scannable(scan->vma))
+		return scan->vma->vm_end;
+	if (!ferry_locate_next(spot, scan->addr))
+		ferry_locate(scan->mm, scan->addr, spot);
+	scan->end = min(scan->end, spot->end);
+	if (spot->level == FERRY_LEVEL_TABLE)
+		ferry_with_table(scan->mm, spot->pmd, scan->addr, scan_table,
 				 scan);
-	else if (spot.level == FERRY_LEVEL_HUGE && spot.pmd)
-		scan_huge(scan, spot.pmd);
+	else if (spot->level == FERRY_LEVEL_HUGE && spot->pmd)
+		scan_huge(scan, spot->pmd);
+	return scan->end;
 }
 
-static int scan_segment(struct scan *scan, unsigned long addr,
-			unsigned long end)
+/* Whether somebody waits for this task, or for the lock it has */
+static bool is_waited_for(struct scan *scan)
 {
-	struct vm_area_struct *vma;
+	return need_resched() || signal_pending(current) ||
+	       mmap_lock_is_contended(scan->mm);
+}
+
+/*
+ * Scan from @addr on, but not to beyond @end. Return: how far that got, or 0 if
+ * the task is to die.
+ */
+static unsigned long scan_stretch(struct scan *scan, unsigned long addr,
+				  unsigned long end)
+{
+	struct vm_area_struct *vma = NULL;
 
 	if (mmap_read_lock_killable(scan->mm))
-		return -EINTR;
-	while (addr < end) {
-		vma = find_vma(scan->mm, addr);
-		if (!vma || vma->vm_start >= end)
+		return 0;
+	scan->spot.pmd = NULL;
+	do {
+		if (!vma || addr >= vma->vm_end)
+			vma = find_vma(scan->mm, addr);
+		if (!vma || vma->vm_start >= end) {
+			addr = end;
 			break;
+		}
 		scan->vma = vma;
 		scan->addr = max(addr, vma->vm_start);
 		scan->end = min(end, vma->vm_end);
-		addr = scan->end;
-		if (is_scannable(vma))
-			scan_part(scan);
-	}
+		addr = scan_part(scan);
+	} while (addr < end && !is_waited_for(scan));
 	mmap_read_unlock(scan->mm);
-	return 0;
+	return min(addr, end);
 }
 
 /* Hand out the rows of granules that are complete at @end. */
@@ -201,19 +231,16 @@ static int scan_all(struct scan *scan)
 
 	scan->base = addr >> scan->shift;
 	while (addr < last) {
-		const unsigned long end =
-			min(last, ALIGN_DOWN(addr, FERRY_CHUNK_BYTES) +
-				  FERRY_CHUNK_BYTES);
+		const unsigned long rows_end =
+			(scan->base + ARRAY_SIZE(scan->row)) << scan->shift;
 		int err;
 
 		if (ferry_interrupted())
 			return -EINTR;
-		err = scan_segment(scan, addr, end);
-		if (!err)
-			err = put_rows(scan, end, end == last);
+		addr = scan_stretch(scan, addr, min(last, rows_end));
+		err = addr ? put_rows(scan, addr, addr == last) : -EINTR;
 		if (err)
 			return err;
-		addr = end;
 		cond_resched();
 	}
 	return 0;

@@ -23,11 +23,11 @@ static unsigned long level_end(unsigned long addr, unsigned long size)
 	return (addr & ~(size - 1)) + size;
 }
 
-static void locate_pmd(pud_t *pud, unsigned long addr, struct ferry_spot *spot)
+static void look_at(pmd_t *pmd, unsigned long addr, struct ferry_spot *spot)
 {
-	pmd_t *pmd = pmd_offset(pud, addr);
 	pmd_t val = READ_ONCE(*pmd);
 
+	spot->pmd = pmd;
 	spot->end = level_end(addr, PMD_SIZE);
 	if (pmd_none(val)) {
 		spot->level = FERRY_LEVEL_NONE;
@@ -42,11 +42,9 @@ static void locate_pmd(pud_t *pud, unsigned long addr, struct ferry_spot *spot)
 		}
 	} else if (pmd_leaf(val)) {
 		spot->level = FERRY_LEVEL_HUGE;
-		spot->pmd = pmd;
 		spot->pfn = pmd_pfn(val);
 	} else {
 		spot->level = FERRY_LEVEL_TABLE;
-		spot->pmd = pmd;
 	}
 }
 
@@ -82,8 +80,25 @@ void ferry_locate(struct mm_struct *mm, unsigned long addr,
 		spot->pfn = pud_pfn(val);
 		spot->end = level_end(addr, PUD_SIZE);
 	} else {
-		locate_pmd(pud, addr, spot);
+		look_at(pmd_offset(pud, addr), addr, spot);
 	}
+}
+
+/**
+ * ferry_locate_next() - find what maps the address where a spot ends
+ * @spot: the answer for the memory before it, under the same hold of mmap_lock;
+ *	and the new one
+ * @addr: an address inside of a VMA
+ *
+ * Return: false if @addr is not there, or not in the same table: ferry_locate()
+ * is to be asked.
+ */
+bool ferry_locate_next(struct ferry_spot *spot, unsigned long addr)
+{
+	if (!spot->pmd || addr != spot->end || IS_ALIGNED(addr, PUD_SIZE))
+		return false;
+	look_at(spot->pmd + 1, addr, spot);
+	return true;
 }
 
 static bool is_table(pmd_t val)

@@ -127,6 +127,16 @@ static void renew(struct granule *granule, const struct sample *sample, size_t f
 	granule->accesses = granule->seconds = 0;
 }
 
+/* A window of all blocks at once; there are many such, so that it has to be short. */
+static void note_alike(struct granule *granule, const struct sample *sample)
+{
+	uint16_t heat = after(granule, 0, sample);
+
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
+		granule->heat[i] = heat;
+	memset(granule->present, sample->present, sizeof(granule->present));
+}
+
 void heat_note(struct granule *granule, const struct sample *sample, size_t first,
 	       size_t n, uint8_t length)
 {
@@ -145,11 +155,13 @@ void heat_note(struct granule *granule, const struct sample *sample, size_t firs
 		granule->windows = 0;
 		granule->length = length;
 	}
-	for (size_t i = 0; i < n; i++) {
-		granule->heat[first + i] =
-			i && alike ? granule->heat[first]
-				   : after(granule, first + i, &sample[i]);
-		granule->present[first + i] = sample[i].present;
+	if (alike) {
+		note_alike(granule, sample);
+	} else {
+		for (size_t i = 0; i < n; i++) {
+			granule->heat[first + i] = after(granule, first + i, &sample[i]);
+			granule->present[first + i] = sample[i].present;
+		}
 	}
 	if (granule->windows < windows_needed(granule))
 		granule->windows++;

@@ -4,8 +4,8 @@
  * and no others: small and huge pages, granules of all sizes, holes and gaps;
  * that reading leaves the bits; that wrong arguments are refused and clear no
  * bit; that it goes together with migration; and what it costs, whatever share
- * of the pages was accessed (with FERRY_TEST_ICOUNT=1 under --icount the time is
- * instructions, and limited).
+ * of the pages was accessed, and of huge pages (with FERRY_TEST_ICOUNT=1 under --icount
+ * the time is instructions, and limited).
  *
  * A CPU that still holds a translation sets no accessed bit, so the TLB is
  * flushed before memory is touched (flush_tlb()); the main thread keeps to one
@@ -23,7 +23,7 @@
 #include <time.h>
 #include <sys/mman.h>
 
-enum { SEED = 107, SCRATCH_PAGES = 256, LIMIT_PER_PAGE = 40 };
+enum { SEED = 107, SCRATCH_PAGES = 256, LIMIT_PER_PAGE = 40, LIMIT_PER_HUGE = 400 };
 
 /* Changing the protection of many touched pages flushes all of the process. */
 static void flush_tlb(void)
@@ -434,10 +434,47 @@ static void cost(void)
 		cost_of(mem, GRANULES, every[i]);
 }
 
+/* A huge page is one entry, whatever it is mapped beside. */
+static void cost_of_huge(void)
+{
+	enum { GRANULES = 256, ROUNDS = 5 };
+	const uint32_t flags[] = {0, FERRY_SCAN_PEEK};
+	char *mem = kt_huge_on(GRANULES, kt.ddr, SEED);
+	struct ferry_scan_row row[GRANULES];
+
+	stay_here();
+	for (size_t f = 0; f < 2; f++) {
+		struct ferry_ioc_scan arg = scan_of(mem, GRANULES * KT_HUGE, KT_HUGE,
+						    flags[f], row, GRANULES);
+		uint64_t best = UINT64_MAX;
+
+		for (int round = 0; round < ROUNDS; round++) {
+			uint64_t begin, ns;
+
+			flush_tlb();
+			for (size_t i = 0; i < GRANULES; i++)
+				touch(mem + i * KT_HUGE, 1, false);
+			begin = now_ns();
+			KT_EXPECT_EQ(kt_ioctl(kt.fd, FERRY_IOC_SCAN, &arg), 0);
+			ns = now_ns() - begin;
+			best = ns < best ? ns : best;
+			KT_EXPECT_EQ(row[GRANULES / 2].huge, 512);
+			KT_EXPECT_EQ(row[GRANULES / 2].accessed, 512);
+		}
+		printf("    %.0f ns a huge page%s\n", (double)best / GRANULES,
+		       f ? ", bits left" : "");
+		KT_EXPECT(!getenv("FERRY_TEST_ICOUNT") ||
+				  best <= LIMIT_PER_HUGE * GRANULES,
+			  "more than %d instructions a huge page", LIMIT_PER_HUGE);
+	}
+}
+
 static const struct kt_case cases[] = {
-	KT_CASE(touched), KT_CASE(dirty), KT_CASE(huge),      KT_CASE(holes),
-	KT_CASE(sparse),  KT_CASE(uring), KT_CASE(arguments), KT_CASE(beside_migration),
-	KT_CASE(cost),
+	KT_CASE(touched),   KT_CASE(dirty),
+	KT_CASE(huge),      KT_CASE(holes),
+	KT_CASE(sparse),    KT_CASE(uring),
+	KT_CASE(arguments), KT_CASE(beside_migration),
+	KT_CASE(cost),      KT_CASE(cost_of_huge),
 };
 
 KT_MAIN(cases)

@@ -9,7 +9,7 @@ readonly -A release_pattern=(
 	[6.1]='6\.1\.0-[0-9]+-amd64'
 )
 
-# The source of the newer kernel, of which the debug kernel and the kernel's own tests are built.
+# The source of the newer kernel, of which the guest's own kernels and the kernel's own tests are built.
 readonly source_package=linux-source-6.12
 readonly source_archive=/usr/src/$source_package.tar.xz
 
@@ -122,13 +122,15 @@ fetch_image()
 	return 1
 }
 
-# Finds or gets a kernel of series $1, or "debug": the newest whose headers are installed and whose image can be had, else the
+is_own_kernel() { [[ $1 = debug || $1 = kcsan ]]; }
+
+# Finds or gets a kernel of series $1, or an own one, "debug" or "kcsan": the newest whose headers are installed and whose image can be had, else the
 # newest that the archive offers, with its headers. Sets release, vmlinuz, modules_base.
 prepare_kernel()
 {
-	if [[ $1 = debug ]]; then
-		release=$("$guest_dir/debug-kernel") || exit 2
-		find_image "$release" || die "the debug kernel $release is not complete"
+	if is_own_kernel "$1"; then
+		release=$("$guest_dir/debug-kernel" "$1") || exit 2
+		find_image "$release" || die "the $1 kernel $release is not complete"
 		return
 	fi
 	for release in $(with_headers "$1"); do

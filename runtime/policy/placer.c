@@ -230,9 +230,8 @@ static struct unit make_unit(const struct placer *placer, const struct watch *wa
 /* Whether one of a granule's blocks is worth moving without the others. */
 static bool has_hot_block(const struct granule *granule, uint16_t mean)
 {
-	float most = heat_rate(heat_most(granule));
-
-	return most >= PLAN_LEAST_RATE && most >= PLAN_RATIO * heat_rate(mean);
+	return planner_stands_out(heat_rate(heat_most(granule)), heat_rate(mean),
+				  PLAN_RATIO);
 }
 
 /*

@@ -94,6 +94,15 @@ void planner_begin(struct planner *planner);
 void planner_add(struct planner *planner, const struct plan_unit *unit);
 void planner_decide(struct planner *planner, const struct plan_limits *limits);
 
+/*
+ * Whether memory with a @rate is worth looking at without the rest of its granule, which
+ * has @mean in all: it is accessed @ratio times as often, and not by chance.
+ */
+static inline bool planner_stands_out(float rate, float mean, float ratio)
+{
+	return rate >= PLAN_LEAST_RATE && rate >= ratio * mean;
+}
+
 /* Units as they were added, in any order. */
 enum plan_move planner_pick(struct planner *planner, const struct plan_unit *unit);
 

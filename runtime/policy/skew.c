@@ -96,11 +96,10 @@ static bool is_skewed(const struct skew_round *round, const struct granule *gran
 		      float ratio)
 {
 	uint16_t share = heat_most(granule);
-	float most = heat_rate(share);
 	unsigned int pages;
 
-	return most >= PLAN_LEAST_RATE &&
-	       most >= ratio * heat_rate(heat_mean(granule, &pages)) &&
+	return planner_stands_out(heat_rate(share), heat_rate(heat_mean(granule, &pages)),
+				  ratio) &&
 	       watch_score(round->watch, granule, share) >=
 		       ratio * round->result->reference;
 }

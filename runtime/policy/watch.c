@@ -94,12 +94,12 @@ static void note_slice(const struct watch_slice *slice, struct heat *heat,
 		uintptr_t start = slice->part[i].start;
 		size_t n = (slice->part[i].end - start) / BLOCK_BYTES;
 		struct granule *granule;
-		size_t pages = 0;
+		size_t k = 0;
 
-		for (size_t k = 0; k < n; k++)
-			pages += sample[k].present;
+		while (k < n && !sample[k].present)
+			k++;
 		/* Memory that was never touched needs no entry. */
-		granule = heat_granule(heat, start, pages > 0);
+		granule = heat_granule(heat, start, k < n);
 		if (granule) {
 			granule->depth = window->depth;
 			heat_note(granule, sample, start % GRANULE_BYTES / BLOCK_BYTES, n,

@@ -437,7 +437,7 @@ static void cost(void)
 /* A huge page is one entry, whatever it is mapped beside. */
 static void cost_of_huge(void)
 {
-	enum { GRANULES = 256, ROUNDS = 5 };
+	enum { GRANULES = 128, ROUNDS = 5 };
 	const uint32_t flags[] = {0, FERRY_SCAN_PEEK};
 	char *mem = kt_huge_on(GRANULES, kt.ddr, SEED);
 	struct ferry_scan_row row[GRANULES];

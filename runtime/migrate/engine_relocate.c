@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "migrate/collapse.h"
@@ -25,6 +26,7 @@
 #include "migrate/held.h"
 #include "migrate/mapping.h"
 #include "migrate/relocate.h"
+#include "migrate/staging.h"
 #include "migrate/worker.h"
 #include "os/thread.h"
 
@@ -50,6 +52,9 @@ struct task {
 };
 
 #define COPIER_STACK ((size_t)512 << 10)
+
+/* How long vacated pages are kept for what moves next. */
+#define KEPT_SECONDS 5
 
 static struct {
 	pthread_mutex_t lock;
@@ -248,6 +253,32 @@ static void carry_out(struct task *task)
 
 /* ---- copiers ------------------------------------------------------------- */
 
+/*
+ * Waits for work, with the lock. What is kept for the next pages to be moved is given
+ * back when none came for some time.
+ */
+static void wait_for_work(void)
+{
+	struct timespec end;
+	bool none = false;
+
+	queue.idle++;
+	if (staging_keeps()) {
+		clock_gettime(CLOCK_MONOTONIC, &end);
+		end.tv_sec += KEPT_SECONDS;
+		none = pthread_cond_clockwait(&queue.work, &queue.lock, CLOCK_MONOTONIC,
+					      &end) == ETIMEDOUT;
+	} else {
+		pthread_cond_wait(&queue.work, &queue.lock);
+	}
+	queue.idle--;
+	if (!none || queue.first)
+		return;
+	pthread_mutex_unlock(&queue.lock);
+	staging_trim();
+	pthread_mutex_lock(&queue.lock);
+}
+
 static void *copier_main(void *unused)
 {
 	(void)unused;
@@ -258,9 +289,7 @@ static void *copier_main(void *unused)
 		uint64_t one = 1;
 
 		if (!task) {
-			queue.idle++;
-			pthread_cond_wait(&queue.work, &queue.lock);
-			queue.idle--;
+			wait_for_work();
 			continue;
 		}
 		queue.first = task->next;

@@ -5,7 +5,6 @@
 #include <errno.h>
 #include <linux/mempolicy.h>
 #include <pthread.h>
-#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -254,6 +253,16 @@ void staging_put_spoiled(struct slot *slot)
 	uffd_unregister(staging.uffd, slot->addr, GRANULE_BYTES);
 	if (!map(slot->addr, GRANULE_BYTES))
 		release(slot);
+}
+
+bool staging_keeps(void)
+{
+	bool keeps;
+
+	pthread_mutex_lock(&staging.lock);
+	keeps = staging.kept > 0;
+	pthread_mutex_unlock(&staging.lock);
+	return keeps;
 }
 
 void staging_trim(void)

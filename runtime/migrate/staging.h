@@ -17,13 +17,14 @@
 #ifndef FERRY_STAGING_H
 #define FERRY_STAGING_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
- * Most pages that are kept filled, of all nodes together: 16 MiB. Those of HBM count
- * against the HBM limit.
+ * Most pages that are kept filled, of all nodes together: 32 MiB, while memory is moved.
+ * Those of HBM count against the HBM limit.
  */
-#define STAGING_KEPT 8
+#define STAGING_KEPT 16
 
 struct slot {
 	uintptr_t addr;
@@ -54,6 +55,9 @@ struct slot *staging_filled(int node);
 void staging_put(struct slot *slot);
 /* Gives a slot back in whatever state it is. */
 void staging_put_spoiled(struct slot *slot);
+
+/* Whether slots are kept filled. */
+bool staging_keeps(void);
 
 /* Gives the memory of all slots that are kept filled back to the kernel. */
 void staging_trim(void);

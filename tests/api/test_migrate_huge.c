@@ -2,7 +2,8 @@
 /*
  * Proves with each engine, through libferry, of what huge pages map: it arrives
  * whole, partly where only a part is to move, is left when it is held, and is
- * reported right. Single-threaded.
+ * reported right; and that pages which are kept for the next ones stay where they are,
+ * within the limit, and not for ever. Single-threaded.
  */
 #include "api_test.h"
 
@@ -238,11 +239,28 @@ static void kept_stays(void)
 	fclose(file);
 }
 
+/* For what moves next, but not for ever. */
+static void kept_for_some_time(void)
+{
+	const size_t len = 8 * KT_HUGE;
+	char *mem = there_and_back(len);
+
+	KT_REQUIRE(!munmap(mem, len), "munmap: %m");
+	KT_EXPECT(huge_pages_on(kt.hbm) > 0, "none was kept");
+	for (int i = 0; i < 600 && huge_pages_on(kt.hbm) + huge_pages_on(kt.ddr); i++)
+		usleep(100000);
+	KT_EXPECT_EQ(huge_pages_on(kt.hbm), 0);
+	KT_EXPECT_EQ(huge_pages_on(kt.ddr), 0);
+	/* And it still works. */
+	mem = there_and_back(len);
+	KT_EXPECT_DATA(mem, len, SEED);
+}
+
 static const struct kt_case cases[] = {
 	API_CASE(huge_pages),        API_CASE(relocates),
 	API_CASE(huge_page_pinned),  API_CASE(small_pages_become_huge),
 	API_CASE(kept_within_limit), API_CASE(kept_may_move),
-	API_CASE(kept_stays),
+	API_CASE(kept_stays),        API_CASE(kept_for_some_time),
 };
 
 int main(int argc, char **argv)

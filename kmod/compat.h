@@ -42,7 +42,7 @@
 #define VM_DROPPABLE VM_NONE
 #endif
 
-/* The command area of the SQE; see ferry_uring_has_copy(). */
+/* The command area of the SQE; see ferry_uring_is_kept(). */
 static inline const void *ferry_uring_payload(struct io_uring_cmd *cmd)
 {
 #ifdef FERRY_HAVE_URING_SQE_CMD
@@ -53,15 +53,21 @@ static inline const void *ferry_uring_payload(struct io_uring_cmd *cmd)
 }
 
 /*
- * In a worker, does the payload lie in a copy of the SQE? Kernels that point to
- * the SQE make that copy in time only if the command goes to a worker at once
- * (IOSQE_ASYNC). All others are first attempted by the submitter, links too:
- * what they follow completes in task work.
+ * Is the SQE still the one of the command, after its payload was read? A copy
+ * is; but some kernels (6.4 to 6.14 or so) make none until the submitter's
+ * attempt has failed, and a link may go to a worker without one: then the SQE
+ * is in the ring, where another command's may be by now. One that looks the
+ * same cannot be told.
  */
-static inline bool ferry_uring_has_copy(struct io_uring_cmd *cmd)
+static inline bool ferry_uring_is_kept(struct io_uring_cmd *cmd)
 {
 #ifdef FERRY_HAVE_URING_SQE_CMD
-	return cmd_to_io_kiocb(cmd)->flags & REQ_F_FORCE_ASYNC;
+	const struct io_uring_sqe *sqe = cmd->sqe;
+
+	smp_rmb();	/* as it was before, it was when the payload was read */
+	return READ_ONCE(sqe->opcode) == IORING_OP_URING_CMD &&
+	       READ_ONCE(sqe->cmd_op) == cmd->cmd_op &&
+	       READ_ONCE(sqe->user_data) == cmd_to_io_kiocb(cmd)->cqe.user_data;
 #else
 	return true;
 #endif

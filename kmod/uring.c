@@ -12,7 +12,9 @@
  *
  * Some kernels, 6.12 among them, go on pointing to the SQE in the ring, where
  * another command may be by then. So the first attempt saves the command area
- * in the command's own room.
+ * in the command's own room. That of a link comes when what it follows has
+ * ended, or not at all if the worker that did that takes it at once; the link
+ * comes to nothing if its SQE is not in the ring any more.
  *
  * Locking: none; a command is issued by one task at a time.
  */
@@ -29,18 +31,29 @@ static struct ferry_uring_cmd *saved(struct io_uring_cmd *cmd)
 	return (struct ferry_uring_cmd *)cmd->pdu;
 }
 
-static void save(struct io_uring_cmd *cmd)
+/* In cmd->flags, which begin as the SQE's, of which io_uring admits few bits */
+#define IS_SAVED BIT(27)
+
+/* Return: false if the SQE is another command's by now. */
+static bool save(struct io_uring_cmd *cmd)
 {
 	const struct ferry_uring_cmd *in = ferry_uring_payload(cmd);
 
 	saved(cmd)->arg = READ_ONCE(in->arg);
 	saved(cmd)->reserved = READ_ONCE(in->reserved);
+	if (!ferry_uring_is_kept(cmd))
+		return false;
+	cmd->flags |= IS_SAVED;
+	return true;
 }
 
 static int run(struct io_uring_cmd *cmd)
 {
-	const u64 arg = saved(cmd)->arg;
+	u64 arg;
 
+	if (!(cmd->flags & IS_SAVED) && !save(cmd))
+		return -EAGAIN;
+	arg = saved(cmd)->arg;
 	if (saved(cmd)->reserved)
 		return -EINVAL;
 	switch (cmd->cmd_op) {
@@ -67,10 +80,10 @@ static int run(struct io_uring_cmd *cmd)
  */
 int ferry_uring_cmd(struct io_uring_cmd *cmd, unsigned int issue_flags)
 {
-	if ((issue_flags & IO_URING_F_NONBLOCK) || ferry_uring_has_copy(cmd))
+	if (issue_flags & IO_URING_F_NONBLOCK) {
 		save(cmd);
-	if (issue_flags & IO_URING_F_NONBLOCK)
 		return -EAGAIN;
+	}
 	ferry_uring_done(cmd, run(cmd), issue_flags);
 	return -EIOCBQUEUED;
 }

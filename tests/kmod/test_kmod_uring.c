@@ -234,11 +234,8 @@ static void polled_submission(void)
 	many(IORING_SETUP_SQPOLL);
 }
 
-/* A chain keeps its order, and a refused link ends it. */
-static void chain(void)
+static void chain_once(char *mem, size_t len)
 {
-	size_t len = 64 * kt.page;
-	char *mem = kt_alloc_on(len, kt.ddr, SEED);
 	struct kt_request there, back, wrong;
 	struct io_uring ring;
 	uint64_t data;
@@ -262,8 +259,75 @@ static void chain(void)
 		KT_EXPECT_EQ(res, i <= 2 ? 64 : i == 3 ? -ENODEV : -ECANCELED);
 	}
 	KT_EXPECT_ON(mem, len, kt.ddr);
+	io_uring_queue_exit(&ring);
+}
+
+/*
+ * A chain keeps its order, and a refused link ends it. Often, for a link is carried out
+ * by another thread if what it follows has been completed soon.
+ */
+static void chain(void)
+{
+	enum { TIMES = 100 };
+	size_t len = 64 * kt.page;
+	char *mem = kt_alloc_on(len, kt.ddr, SEED);
+
+	for (int i = 0; i < TIMES; i++)
+		chain_once(mem, len);
+	KT_EXPECT_DATA(mem, len, SEED);
+}
+
+/*
+ * A link whose SQE has another command by then is carried out as it was, or not at all:
+ * as it was for certain with IOSQE_ASYNC in @flags.
+ */
+static void overwritten(unsigned int flags)
+{
+	enum { TIMES = 100, ENTRIES = 4 };
+	const size_t len = 64 * kt.page;
+	char *mem = kt_alloc_on(len, kt.ddr, SEED);
+	struct kt_request there, back;
+	struct io_uring ring;
+	uint64_t data;
+	int late = 0;
+
+	kt_ring_init(&ring, ENTRIES, 0);
+	for (int n = 0; n < TIMES; n++) {
+		kt_request_init(&there, mem, len, kt.hbm);
+		kt_request_init(&back, mem, len, kt.ddr);
+		kt_ring_cmd(&ring, kt.fd, FERRY_IOC_MIGRATE, &there.arg, 1)->flags |=
+			IOSQE_IO_LINK;
+		kt_ring_cmd(&ring, kt.fd, FERRY_IOC_MIGRATE, &back.arg, 2)->flags |=
+			flags;
+		io_uring_submit(&ring);
+		for (int i = 0; i < ENTRIES; i++) {
+			struct io_uring_sqe *sqe = io_uring_get_sqe(&ring);
+
+			io_uring_prep_nop(sqe);
+			sqe->user_data = 3;
+		}
+		io_uring_submit(&ring);
+		for (int left = 2 + ENTRIES; left > 0; left--) {
+			int res = kt_ring_wait(&ring, &data);
+
+			if (data != 3 && !(data == 2 && res == -EAGAIN))
+				KT_EXPECT_EQ(res, 64);
+			late += res == -EAGAIN;
+		}
+		KT_EXPECT(late || kt_on(mem, len, kt.ddr) == 64, "not moved back");
+		KT_EXPECT(kt_ioctl(kt.fd, FERRY_IOC_MIGRATE, &back.arg) >= 0,
+			  "moving back: %m");
+	}
+	printf("    %d of %d came too late\n", late, (int)TIMES);
+	KT_EXPECT(!flags || !late, "too late with IOSQE_ASYNC");
 	KT_EXPECT_DATA(mem, len, SEED);
 	io_uring_queue_exit(&ring);
+}
+
+static void chain_overwritten(void)
+{
+	overwritten(0);
+	overwritten(IOSQE_ASYNC);
 }
 
 /* Cancelled requests end soon, done, in part, or not begun. */
@@ -313,15 +377,11 @@ static void cancel(void)
 }
 
 static const struct kt_case cases[] = {
-	KT_CASE(migrate),
-	KT_CASE(query),
-	KT_CASE(errors),
-	KT_CASE(submit_does_not_block),
-	KT_CASE(many_in_flight),
-	KT_CASE(polled_submission),
-	KT_CASE(chain),
-	KT_CASE(cancel),
-	KT_CASE(places_taken_anew),
+	KT_CASE(migrate),        KT_CASE(query),
+	KT_CASE(errors),         KT_CASE(submit_does_not_block),
+	KT_CASE(many_in_flight), KT_CASE(polled_submission),
+	KT_CASE(chain),          KT_CASE(chain_overwritten),
+	KT_CASE(cancel),         KT_CASE(places_taken_anew),
 };
 
 KT_MAIN(cases)

@@ -315,7 +315,7 @@ static void full_nodes(void)
 
 	if (kt_node_free(kt.hbm) + kt_node_free(kt.ddr) > 8ul << 30)
 		kt_skip("the nodes have too much memory to fill");
-	alarm(240); /* filling both takes its time on a busy machine */
+	alarm(240 * kt_slowness()); /* filling both takes its time on a busy machine */
 	/* It brings what the writers touch back to the DDR node. */
 	kt_read_file(NUMA_BALANCING, balancing, sizeof(balancing));
 	kt_write_file(NUMA_BALANCING, "0");

@@ -41,8 +41,12 @@ static const struct {
 			200},
 };
 
-/* What is sampled together: parts of granules, and the spans they make. */
-struct watch_slice {
+/*
+ * What is sampled next: parts of granules, in slices; of a slice all parts are sampled
+ * together, as spans. Slices take turns with their windows, so that what the program does
+ * just now, or that it pauses, tells of none of them more than of the others.
+ */
+struct watch_slices {
 	size_t parts, spans;
 	struct part {
 		uintptr_t start, end;
@@ -74,25 +78,30 @@ static size_t slice_size(const struct watch *watch, enum page_kind kind)
 				       : granules;
 }
 
-/* ---- a slice ------------------------------------------------------------- */
+/* ---- slices -------------------------------------------------------------- */
 
-static void add_part(struct watch_slice *slice, uintptr_t start, uintptr_t end)
+static void make_spans(struct watch_slices *slices, size_t first, size_t end)
 {
-	slice->part[slice->parts++] = (struct part){start, end};
-	if (slice->spans && slice->span[slice->spans - 1].end == start)
-		slice->span[slice->spans - 1].end = end;
-	else
-		slice->span[slice->spans++] = (struct span){start, end};
+	slices->spans = 0;
+	for (size_t i = first; i < end; i++) {
+		const struct part *part = &slices->part[i];
+
+		if (slices->spans && slices->span[slices->spans - 1].end == part->start)
+			slices->span[slices->spans - 1].end = part->end;
+		else
+			slices->span[slices->spans++] =
+				(struct span){part->start, part->end};
+	}
 }
 
-static void note_slice(const struct watch_slice *slice, struct heat *heat,
-		       struct window *window)
+static void note_slice(const struct watch_slices *slices, size_t first, size_t end,
+		       struct heat *heat, struct window *window)
 {
-	const struct sample *sample = slice->sample;
+	const struct sample *sample = slices->sample;
 
-	for (size_t i = 0; i < slice->parts; i++) {
-		uintptr_t start = slice->part[i].start;
-		size_t n = (slice->part[i].end - start) / BLOCK_BYTES;
+	for (size_t i = first; i < end; i++) {
+		uintptr_t start = slices->part[i].start;
+		size_t n = (slices->part[i].end - start) / BLOCK_BYTES;
 		struct granule *granule;
 		size_t k = 0;
 
@@ -109,28 +118,48 @@ static void note_slice(const struct watch_slice *slice, struct heat *heat,
 	}
 }
 
-static int sample_slice(struct watch *watch, struct heat *heat, enum page_kind kind)
+/* One window of the parts [first, end). */
+static int sample_slice(struct watch *watch, struct heat *heat, struct window *window,
+			size_t first, size_t end)
+{
+	struct watch_slices *slices = watch->slices;
+	uint64_t before;
+	float taken;
+	int err;
+
+	make_spans(slices, first, end);
+	before = clock_ns(CLOCK_MONOTONIC);
+	err = watch->sampler->sample(slices->span, slices->spans, window->ns,
+				     slices->sample);
+	if (err)
+		return err;
+	taken = (float)(clock_ns(CLOCK_MONOTONIC) - before);
+	note_slice(slices, first, end, heat, window);
+	watch->samples++;
+	/* A page is watched from one scan to the next, not during both. */
+	taken = (taken + (float)window->ns) / 2;
+	window->taken_ns +=
+		(taken - window->taken_ns) / (window->taken_ns > 0 ? 16.0f : 1.0f);
+	return 0;
+}
+
+static int sample_slices(struct watch *watch, struct heat *heat, enum page_kind kind)
 {
 	struct window *window = &watch->window[kind];
-	struct watch_slice *slice = watch->slice;
+	struct watch_slices *slices = watch->slices;
+	size_t size = slice_size(watch, kind);
 
-	window->granules += slice->parts;
-	for (unsigned int i = 0; i < kinds[kind].windows && slice->parts; i++) {
-		uint64_t before = clock_ns(CLOCK_MONOTONIC);
-		int err = watch->sampler->sample(slice->span, slice->spans, window->ns,
-						 slice->sample);
-		float taken = (float)(clock_ns(CLOCK_MONOTONIC) - before);
+	window->granules += slices->parts;
+	for (unsigned int i = 0; i < kinds[kind].windows; i++)
+		for (size_t first = 0; first < slices->parts; first += size) {
+			size_t end = first + size;
+			int err = sample_slice(watch, heat, window, first,
+					       end < slices->parts ? end : slices->parts);
 
-		if (err)
-			return err;
-		note_slice(slice, heat, window);
-		watch->samples++;
-		/* A page is watched from one scan to the next, not during both. */
-		taken = (taken + (float)window->ns) / 2;
-		window->taken_ns += (taken - window->taken_ns) /
-				    (window->taken_ns > 0 ? 16.0f : 1.0f);
-	}
-	slice->parts = slice->spans = 0;
+			if (err)
+				return err;
+		}
+	slices->parts = 0;
 	return 0;
 }
 
@@ -140,9 +169,12 @@ static int sample_kind(struct watch *watch, struct heat *heat, const struct span
 		       size_t n, enum page_kind kind, uint64_t cpu_end)
 {
 	struct window *window = &watch->window[kind];
-	size_t size = slice_size(watch, kind);
+	struct watch_slices *slices = watch->slices;
+	size_t most = slice_size(watch, kind) * kinds[kind].windows;
 	uintptr_t from = window->next;
 
+	if (most > SLICE_MOST)
+		most = SLICE_MOST;
 	window->next = 0;
 	for (size_t i = 0; i < n; i++) {
 		uintptr_t addr = span[i].start > from ? span[i].start : from;
@@ -154,20 +186,20 @@ static int sample_kind(struct watch *watch, struct heat *heat, const struct span
 			if (end > span[i].end)
 				end = span[i].end;
 			if (watch_kind(heat_granule(heat, addr, false)) == kind)
-				add_part(watch->slice, addr, end);
+				slices->part[slices->parts++] = (struct part){addr, end};
 			addr = end;
-			if (watch->slice->parts == size)
-				err = sample_slice(watch, heat, kind);
+			if (slices->parts == most)
+				err = sample_slices(watch, heat, kind);
 			if (err)
 				return err;
-			if (!watch->slice->parts &&
+			if (!slices->parts &&
 			    clock_ns(CLOCK_THREAD_CPUTIME_ID) > cpu_end) {
 				window->next = addr;
 				return 0;
 			}
 		}
 	}
-	return sample_slice(watch, heat, kind);
+	return sample_slices(watch, heat, kind);
 }
 
 static void begin_window(struct window *window, uint64_t ns)
@@ -178,18 +210,18 @@ static void begin_window(struct window *window, uint64_t ns)
 	window->length++;
 }
 
-static int make_slice(struct watch *watch)
+static int make_slices(struct watch *watch)
 {
 	void *memory;
 
-	if (watch->slice)
+	if (watch->slices)
 		return 0;
-	memory = mmap(NULL, sizeof(*watch->slice), PROT_READ | PROT_WRITE,
+	memory = mmap(NULL, sizeof(*watch->slices), PROT_READ | PROT_WRITE,
 		      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
 		return -ENOMEM;
-	madvise(memory, sizeof(*watch->slice), MADV_NOHUGEPAGE);
-	watch->slice = memory;
+	madvise(memory, sizeof(*watch->slices), MADV_NOHUGEPAGE);
+	watch->slices = memory;
 	return 0;
 }
 
@@ -206,7 +238,7 @@ int watch_round(struct watch *watch, struct heat *heat, const struct span *span,
 		watch->window[kind].granules = watch->window[kind].known = 0;
 	if (sees_accesses(watch))
 		return sight_round(watch, heat, span, n, cpu_ns);
-	err = make_slice(watch);
+	err = make_slices(watch);
 	for (int kind = 0; kind < PAGE_KINDS && !err; kind++)
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
 	return err;
@@ -214,8 +246,8 @@ int watch_round(struct watch *watch, struct heat *heat, const struct span *span,
 
 void watch_destroy(struct watch *watch)
 {
-	if (watch->slice)
-		munmap(watch->slice, sizeof(*watch->slice));
+	if (watch->slices)
+		munmap(watch->slices, sizeof(*watch->slices));
 	sight_destroy(watch);
 	*watch = (struct watch){0};
 }

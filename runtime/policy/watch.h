@@ -54,8 +54,8 @@ struct watch {
 	 */
 	bool needs_small;
 	float small_score;
-	struct watch_slice *slice; /* memory for what is sampled together */
-	uint64_t samples;          /* windows so far */
+	struct watch_slices *slices; /* memory for what is sampled */
+	uint64_t samples;            /* windows so far */
 
 	/* Of a sampler that sees accesses (sight.h). */
 	struct sights *sights;

@@ -4,7 +4,8 @@
  * is made up: what is hot goes to HBM and then rests; memory that is swept over, so
  * that all of a granule is accessed or nothing of it, is not taken for hot where the
  * sweep just is, whether it is mapped by small or by huge pages; and hot memory is still
- * found after that. What was in use when its block was moved follows.
+ * found after that; neither is what happens to be watched while a program runs that
+ * pauses now and then. What was in use when its block was moved follows.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,7 +32,10 @@
 static struct {
 	bool sweeps, huge;
 	uint64_t period; /* of a sweep, ns */
-	size_t first_hot;
+	uint64_t pauses; /* about that long, and as far apart; 0: it never does; ns */
+	bool pausing;
+	uint64_t until; /* it does, or does not */
+	size_t first_hot, hot;
 	uint64_t now, random;
 	int8_t node[GRANULES];
 	bool in_use;              /* some pages stay behind when their granule is moved */
@@ -60,8 +64,10 @@ static bool swept(size_t g, uint64_t ns)
 /* Each page of hot memory some 20 times a second; the others 200 times less often. */
 static double chance(size_t g, uint64_t ns)
 {
-	bool hot = g >= world.first_hot && g < world.first_hot + HOT;
+	bool hot = g >= world.first_hot && g < world.first_hot + world.hot;
 
+	if (world.pausing)
+		return 0;
 	return (hot ? 20.0 : 0.1) * (double)ns / 1e9;
 }
 
@@ -105,6 +111,11 @@ static int sample(const struct span *span, size_t n, uint64_t ns, struct sample 
 			}
 		}
 	world.now += ns;
+	while (world.pauses && world.now > world.until) {
+		world.pausing = !world.pausing;
+		world.until +=
+			(uint64_t)(-log(random_share() + 1e-9) * (double)world.pauses);
+	}
 	return 0;
 }
 
@@ -192,6 +203,7 @@ static void start(void)
 	watch = (struct watch){.sampler = &sampler};
 	memset(&world, 0, sizeof(world));
 	world.random = 88172645463325252U;
+	world.hot = HOT;
 	for (size_t g = 0; g < ON_HBM; g++)
 		world.node[g] = HBM_NODE;
 }
@@ -282,6 +294,28 @@ static void swept_memory(bool huge, uint64_t period)
 	end();
 }
 
+/* All is alike, whatever is watched while it runs. */
+static void paused(bool huge, uint64_t pauses)
+{
+	start();
+	world.huge = huge;
+	world.hot = GRANULES;
+	memset(world.node, DDR_NODE, sizeof(world.node)); /* there is room */
+	world.pauses = pauses;
+	rounds(300);
+	assert_true(world.moved < ON_HBM / 8);
+	end();
+}
+
+static void pauses(void **state)
+{
+	(void)state;
+	paused(true, MS);
+	paused(true, 5 * MS);
+	paused(true, 20 * MS);
+	paused(false, 20 * MS);
+}
+
 static void hot_small_pages(void **state)
 {
 	(void)state;
@@ -313,7 +347,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hot_small_pages),  cmocka_unit_test(hot_huge_pages),
 		cmocka_unit_test(pages_in_use),     cmocka_unit_test(swept_small_pages),
-		cmocka_unit_test(swept_huge_pages),
+		cmocka_unit_test(swept_huge_pages), cmocka_unit_test(pauses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

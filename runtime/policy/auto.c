@@ -63,11 +63,12 @@ static struct {
 	struct skew skew;
 	struct span *span; /* managed memory, whole blocks */
 	size_t spans, room;
-	uint64_t interval;
-	uint64_t stirring;   /* pages in the last round */
-	int64_t move_budget; /* bytes that may be moved now */
-	int64_t budget;      /* CPU time that may be used now, in ns */
-	uint64_t budget_at;  /* when that was found */
+	uint64_t interval, due; /* to the next round of all; when that is */
+	bool more;              /* to be done before, for huge pages that were split */
+	uint64_t stirring;      /* pages in the last round */
+	int64_t move_budget;    /* bytes that may be moved now */
+	int64_t budget;         /* CPU time that may be used now, in ns */
+	uint64_t budget_at;     /* when that was found */
 	uint64_t cpu_ns, move_ns;
 	/* Stay in a forked child. */
 	bool complained, complained_of_huge;
@@ -87,11 +88,14 @@ static struct {
 	struct auto_stats stats;
 } published = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-/* Sleeps until there is a reason to look, or @ns are over. */
-static void rest_ns(uint64_t ns)
+/* Sleeps until there is a reason to look: true; or @ns are over: false. */
+static bool rest_ns(uint64_t ns)
 {
+	unsigned int before = own.woken;
+
 	futex_wait(&wakes, own.woken, ns);
 	own.woken = atomic_load(&wakes);
+	return own.woken != before;
 }
 
 void auto_wake(void)
@@ -239,6 +243,12 @@ static uint64_t time_in_debt(void)
 			       : (uint64_t)-own.budget * 100 / options.config->overhead;
 }
 
+/* Half more or less: samples shall not keep step with what the program does. */
+static uint64_t jitter(uint64_t ns)
+{
+	return ns / 2 + ns * (clock_ns(CLOCK_MONOTONIC) % 1024) / 1024;
+}
+
 /* ---- rounds -------------------------------------------------------------- */
 
 static void publish(size_t managed)
@@ -264,8 +274,7 @@ static void publish(size_t managed)
  * When the next round is due. In peace rounds cost half of the budget, so that
  * there is something left for when things change.
  */
-static uint64_t next_interval(const struct placer_result *result, uint64_t cost,
-			      bool more)
+static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 {
 	/* More than chance makes of it. */
 	bool stirs = result->stirring > own.stirring + result->total / STIRRING_PART;
@@ -273,7 +282,7 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost,
 	uint64_t affordable = cost * 200 / options.config->overhead;
 
 	own.stirring = result->stirring;
-	if (more || result->moved || stirs || !watch_is_settled(&own.watch))
+	if (result->moved || stirs || !watch_is_settled(&own.watch))
 		return INTERVAL_LEAST;
 	if (affordable > most)
 		most = affordable;
@@ -282,12 +291,14 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost,
 }
 
 /* Samples, unless the program's hints come first. */
-static int watch_memory(bool hinted)
+static int watch_memory(bool hinted, bool brief)
 {
+	uint64_t cpu_ns = (uint64_t)(own.budget > 0 ? own.budget : 0) / ROUND_PART;
+
 	if (hinted || own.placer.blind)
 		return 0;
-	return watch_round(&own.watch, &own.heat, own.span, own.spans,
-			   (uint64_t)(own.budget > 0 ? own.budget : 0) / ROUND_PART);
+	return (brief ? watch_small : watch_round)(&own.watch, &own.heat, own.span,
+						   own.spans, cpu_ns);
 }
 
 /* Moves what is to be moved, within the limits. */
@@ -350,26 +361,36 @@ static void learn(const struct placer_result *result)
 			    result->returned[kind]);
 }
 
-/* 0, or -errno: nothing can be done any more. */
-static int round_of_work(void)
+/* Rests from moving, and finds when the next round is due. */
+static void set_due(const struct placer_result *result, uint64_t cost)
+{
+	own.interval = next_interval(result, cost);
+	if (result->moved && own.interval < MOVE_NS)
+		sleep_ns(MOVE_NS - own.interval);
+	own.due = clock_ns(CLOCK_MONOTONIC) + jitter(own.interval);
+}
+
+/* @brief: one before its time. 0, or -errno: nothing can be done any more. */
+static int round_of_work(bool brief)
 {
 	uint64_t began = clock_ns(CLOCK_THREAD_CPUTIME_ID), others = sampler_cost(), cost;
 	struct placer_result result;
 	ssize_t managed = find_spans();
 	int err = managed < 0 ? (int)managed : 0;
-	bool hinted = false, more = false;
+	bool hinted = false;
 
 	earn();
 	if (!err)
 		err = take_hints(&hinted);
 	if (!err)
-		err = watch_memory(hinted);
+		err = watch_memory(hinted, brief);
 	if (!err)
 		err = place_memory(&result);
 	if (err)
 		return err;
+	own.more = false;
 	if (!hinted) {
-		more = look_into_huge_pages(&result);
+		own.more = look_into_huge_pages(&result);
 		learn(&result);
 	}
 	ledger_want(result.total * PAGE_BYTES);
@@ -380,28 +401,24 @@ static int round_of_work(void)
 	own.budget -= (int64_t)cost;
 	own.cpu_ns += cost;
 	own.move_ns += result.ns;
-	own.interval = next_interval(&result, cost, more);
 	publish((size_t)managed);
-	if (result.moved && own.interval < MOVE_NS)
-		sleep_ns(MOVE_NS - own.interval);
+	if (!brief || result.moved)
+		set_due(&result, cost);
 	return 0;
-}
-
-/* Half more or less: samples shall not keep step with what the program does. */
-static uint64_t jitter(uint64_t ns)
-{
-	return ns / 2 + ns * (clock_ns(CLOCK_MONOTONIC) % 1024) / 1024;
 }
 
 /* How long to wait for the next round, if nobody wakes. */
 static uint64_t time_to_rest(void)
 {
-	uint64_t debt = time_in_debt();
+	uint64_t debt = time_in_debt(), now = clock_ns(CLOCK_MONOTONIC);
+	uint64_t rest = own.due > now ? own.due - now : 0;
 
 	if (own.placer.blind && !own.placer.hints.advised_count &&
 	    !own.placer.hints.phase)
 		return FUTEX_FOREVER;
-	return debt > own.interval ? debt : jitter(own.interval);
+	if (own.more && rest > INTERVAL_LEAST)
+		rest = jitter(INTERVAL_LEAST);
+	return debt > rest ? debt : rest;
 }
 
 /*
@@ -435,6 +452,7 @@ static bool begin(void)
 
 static void *run(void *unused)
 {
+	bool brief = false;
 	int err = 0;
 
 	(void)unused;
@@ -448,9 +466,9 @@ static void *run(void *unused)
 	if (!begin())
 		err = -ENODEV;
 	while (!err) {
-		err = round_of_work();
-		if (!err)
-			rest_ns(time_to_rest());
+		err = round_of_work(brief);
+		brief = !err && !rest_ns(time_to_rest()) && own.more &&
+			clock_ns(CLOCK_MONOTONIC) < own.due;
 	}
 	atomic_store(&serves, false);
 	if (err != -ENODEV)

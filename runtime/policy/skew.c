@@ -263,7 +263,10 @@ static void judge_probes(struct skew *skew, const struct skew_round *round)
 		skew->found += is_skewed(round, granule, PLAN_RATIO);
 	}
 	skew->probes = kept;
-	round->watch->small_score = seen ? score / (float)seen : 0;
+	if (seen)
+		round->watch->small_score = score / (float)seen;
+	else if (!kept)
+		round->watch->small_score = 0;
 }
 
 /* A turn, or looking for something to split, came to nothing. */
@@ -321,7 +324,7 @@ static void begin_turn(struct skew *skew, const struct skew_round *round,
 	skew->turn = skew->probes;
 	skew->turn_ends = now + TURN_NS;
 	if (skew->turn)
-		round->watch->needs_small = true;
+		watch_need_small(round->watch);
 	else
 		was_in_vain(skew, now);
 }

@@ -22,6 +22,9 @@
 #define WRONG_FROM   3.0f
 #define STEP_MOST    4.0f
 
+/* Small pages of so many granules are few. */
+#define FEW SLICE_LEAST
+
 /* Granules that are sampled together; see slice_size(). */
 #define SLICE_LEAST 64
 #define SLICE_MOST  4096
@@ -143,14 +146,24 @@ static int sample_slice(struct watch *watch, struct heat *heat, struct window *w
 	return 0;
 }
 
+/* Where few small pages matter, one round is enough to know them. */
+static unsigned int windows_in_round(const struct watch *watch, enum page_kind kind)
+{
+	if (kind == SMALL_PAGES && watch->needs_small && watch->slices->parts < FEW &&
+	    watch->window[kind].settled)
+		return HEAT_WINDOWS_SMALL;
+	return kinds[kind].windows;
+}
+
 static int sample_slices(struct watch *watch, struct heat *heat, enum page_kind kind)
 {
 	struct window *window = &watch->window[kind];
 	struct watch_slices *slices = watch->slices;
 	size_t size = slice_size(watch, kind);
+	unsigned int windows = windows_in_round(watch, kind);
 
 	window->granules += slices->parts;
-	for (unsigned int i = 0; i < kinds[kind].windows; i++)
+	for (unsigned int i = 0; i < windows; i++)
 		for (size_t first = 0; first < slices->parts; first += size) {
 			size_t end = first + size;
 			int err = sample_slice(watch, heat, window, first,
@@ -225,23 +238,47 @@ static int make_slices(struct watch *watch)
 	return 0;
 }
 
+static void prepare(struct watch *watch)
+{
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		if (!watch->window[kind].ns)
+			begin_window(&watch->window[kind], kinds[kind].first_ns);
+}
+
+static int sample_kinds(struct watch *watch, struct heat *heat, const struct span *span,
+			size_t n, int end_kind, uint64_t cpu_end)
+{
+	int err = make_slices(watch);
+
+	for (int kind = 0; kind < end_kind && !err; kind++) {
+		watch->window[kind].granules = 0;
+		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
+	}
+	return err;
+}
+
 int watch_round(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
 		uint64_t cpu_ns)
 {
 	uint64_t cpu_end = clock_ns(CLOCK_THREAD_CPUTIME_ID) + cpu_ns;
-	int err;
 
-	for (int kind = 0; kind < PAGE_KINDS; kind++)
-		if (!watch->window[kind].ns)
-			begin_window(&watch->window[kind], kinds[kind].first_ns);
+	prepare(watch);
+	if (!sees_accesses(watch))
+		return sample_kinds(watch, heat, span, n, PAGE_KINDS, cpu_end);
 	for (int kind = 0; kind < PAGE_KINDS; kind++)
 		watch->window[kind].granules = watch->window[kind].known = 0;
-	if (sees_accesses(watch))
-		return sight_round(watch, heat, span, n, cpu_ns);
-	err = make_slices(watch);
-	for (int kind = 0; kind < PAGE_KINDS && !err; kind++)
-		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
-	return err;
+	return sight_round(watch, heat, span, n, cpu_ns);
+}
+
+int watch_small(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
+		uint64_t cpu_ns)
+{
+	uint64_t cpu_end = clock_ns(CLOCK_THREAD_CPUTIME_ID) + cpu_ns;
+
+	prepare(watch);
+	return sees_accesses(watch)
+		       ? 0
+		       : sample_kinds(watch, heat, span, n, SMALL_PAGES + 1, cpu_end);
 }
 
 void watch_destroy(struct watch *watch)
@@ -331,11 +368,21 @@ static bool adapt_few_small(struct watch *watch)
 
 	if (!watch->needs_small || window->granules >= watch->window[HUGE_PAGES].granules)
 		return false;
-	if (watch->small_score <= 0)
+	if (watch->small_score == 0)
 		window->settled = true;
-	else if (adapt(window, SMALL_PAGES, watch->small_score))
+	else if (watch->small_score > 0 && adapt(window, SMALL_PAGES, watch->small_score))
 		begin_window(window, window->ns);
 	return true;
+}
+
+void watch_need_small(struct watch *watch)
+{
+	struct window *window = &watch->window[SMALL_PAGES];
+
+	watch->needs_small = true;
+	watch->small_score = -1;
+	if (window->granules < FEW)
+		window->settled = false;
 }
 
 void watch_adapt(struct watch *watch, float reference)

@@ -50,7 +50,7 @@ struct watch {
 	struct window window[PAGE_KINDS];
 	/*
 	 * There are small pages that matter, however few they are beside huge ones;
-	 * their score sets their window then. 0: not known now.
+	 * their score sets their window then. 0: there are none now; less: not known yet.
 	 */
 	bool needs_small;
 	float small_score;
@@ -79,6 +79,13 @@ struct watch {
 int watch_round(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
 		uint64_t cpu_ns);
 
+/*
+ * The same for granules that small pages map alone, where these are wanted soon: it
+ * leaves what is known of huge pages. Nothing with a sampler that sees accesses.
+ */
+int watch_small(struct watch *watch, struct heat *heat, const struct span *span, size_t n,
+		uint64_t cpu_ns);
+
 /* Whether enough windows, of the right length, were seen to judge a granule by. */
 bool watch_knows(const struct watch *watch, const struct granule *granule);
 
@@ -98,6 +105,12 @@ float watch_rate(const struct watch *watch, const struct granule *granule,
  * is known, where a round tells only of some of the memory.
  */
 void watch_adapt(struct watch *watch, float reference);
+
+/*
+ * From now on small pages matter, though they be few; then none is known until their
+ * window has been found right.
+ */
+void watch_need_small(struct watch *watch);
 
 /*
  * Takes note of the pages of a kind that a round moves, and of those of them that go

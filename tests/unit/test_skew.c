@@ -2,11 +2,12 @@
 /*
  * Proves which huge pages are split and made whole again, as the kernel sees them
  * (PAGEMAP_SCAN, AnonHugePages), with a sampler that tells of accesses that are made
- * up: few of those that are in use evenly, and ever more rarely; all that are hot in
- * places, also where huge pages are too hot to be told apart, or what was even becomes
- * skewed unseen; none where HBM has room for all or the program has given advice; whole
- * again when the skew has gone, where pages have gone, and in a forked child. What is in
- * them stays. One thread, whose clock goes on with each round.
+ * up: few of those that are in use evenly, and ever more rarely, which are known soon and
+ * without a look at the others; all that are hot in places, also where huge pages are too
+ * hot to be told apart, or what was even becomes skewed unseen; none where HBM has room
+ * for all or the program has given advice; whole again when the skew has gone, where
+ * pages have gone, and in a forked child. What is in them stays. One thread, whose clock
+ * goes on with each round.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -39,6 +40,8 @@ static char *mem;
 static int pagemap;
 static bool skewed;  /* one block of each granule is hot; else all are in use */
 static bool too_hot; /* all huge pages are accessed even in the shortest window */
+static bool brief;   /* rounds look at small pages alone */
+static size_t huge_looks;
 static uint64_t now_ns = 1;
 static struct heat heat;
 static struct skew skew;
@@ -82,6 +85,7 @@ static void of_granule(uintptr_t start, struct sample out[GRANULE_BLOCKS])
 	bool huge = pagemap_is_huge(pagemap, start);
 	bool full = pagemap_is_full(pagemap, start, start + GRANULE_BYTES);
 
+	huge_looks += huge;
 	for (size_t i = 0; i < GRANULE_BLOCKS; i++) {
 		if (!full)
 			out[i] = (struct sample){0};
@@ -118,7 +122,9 @@ static void rounds(int n)
 		struct skew_round round = {&watch, &heat, &span, 1, &hints, &result};
 		float score = 0;
 
-		assert_int_equal(watch_round(&watch, &heat, &span, 1, UINT64_MAX / 2), 0);
+		assert_int_equal((brief ? watch_small : watch_round)(&watch, &heat, &span,
+								     1, UINT64_MAX / 2),
+				 0);
 		for (int kind = 0; kind < PAGE_KINDS; kind++)
 			watch.window[kind].settled = true;
 		/* This sampler takes no time. */
@@ -212,7 +218,7 @@ static int set_up(void **state)
 	for (size_t i = 0; i < GRANULES; i++)
 		collapse_one((uintptr_t)mem + i * GRANULE_BYTES);
 	result = (struct placer_result){0};
-	skewed = too_hot = false;
+	skewed = too_hot = brief = false;
 	skew_open(&skew, &sampler);
 	assert_null(skew.why);
 	return 0;
@@ -248,6 +254,20 @@ static void even_ones_stay_whole(void **state)
 	assert_int_equal(whole(), GRANULES);
 	assert_in_range(huge_bytes_of_smaps(), BYTES, 2 * BYTES);
 	expect_data();
+}
+
+/* What was split is known without looking at the others, and soon. */
+static void turns_are_short(void **state)
+{
+	(void)state;
+	while (!skew.turn)
+		rounds(1);
+	brief = true;
+	huge_looks = 0;
+	rounds(2);
+	assert_int_equal(skew.turn, 0);
+	assert_int_equal(huge_looks, 0);
+	assert_in_range(skew.known, 1, 4);
 }
 
 static void skewed_ones_are_split(void **state)
@@ -390,6 +410,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(even_ones_stay_whole, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(turns_are_short, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(skewed_ones_are_split, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(too_hot_to_be_told_apart, set_up,
 						tear_down),

@@ -48,7 +48,7 @@
 /* Of what is left of it, the most that one round takes. */
 #define ROUND_PART 8
 
-/* Moving takes turns with as much rest: half a CPU at most. */
+/* So long moving may take, and then rests as long: half a CPU at most. */
 #define MOVE_NS (250 * MS)
 
 /* Rounds in a row that hints may take from the sampler. */
@@ -365,8 +365,8 @@ static void learn(const struct placer_result *result)
 static void set_due(const struct placer_result *result, uint64_t cost)
 {
 	own.interval = next_interval(result, cost);
-	if (result->moved && own.interval < MOVE_NS)
-		sleep_ns(MOVE_NS - own.interval);
+	if (result->took > own.interval)
+		sleep_ns(result->took - own.interval);
 	own.due = clock_ns(CLOCK_MONOTONIC) + jitter(own.interval);
 }
 

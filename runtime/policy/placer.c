@@ -506,18 +506,17 @@ static void carry_out(struct placer *placer, struct placer_result *result)
 {
 	uint64_t began = clock_ns(CLOCK_MONOTONIC),
 		 cpu = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-	uint64_t demoted = 0, promoted = 0, took;
+	uint64_t demoted = 0, promoted = 0;
 
 	moves_carry_out(placer->engine, &placer->memory->demotions,
 			&placer->memory->promotions, &demoted, &promoted);
-	took = clock_ns(CLOCK_MONOTONIC) - began;
-
+	result->took = clock_ns(CLOCK_MONOTONIC) - began;
 	result->moved = demoted + promoted;
 	result->ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
 	placer->demoted_pages += demoted;
 	placer->promoted_pages += promoted;
-	if (result->moved && took)
-		placer->pages_per_ns = (double)result->moved / (double)took;
+	if (result->moved && result->took)
+		placer->pages_per_ns = (double)result->moved / (double)result->took;
 }
 
 /* ---- a phase ------------------------------------------------------------- */

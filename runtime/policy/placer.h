@@ -52,7 +52,8 @@ struct placer_result {
 	uint64_t moved;           /* pages */
 	/* Pages picked, and those of them that go back: see watch_learn(). */
 	uint64_t picked[PAGE_KINDS], returned[PAGE_KINDS];
-	uint64_t ns; /* of CPU time of this thread that moving took */
+	uint64_t took; /* by moving, in ns */
+	uint64_t ns;   /* of these, CPU time of this thread */
 };
 
 struct placer_limits {

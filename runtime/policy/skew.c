@@ -18,7 +18,10 @@
 
 #define SECOND UINT64_C(1000000000)
 
-/* Huge pages that the first turn splits, and how much larger the next ones are. */
+/*
+ * Huge pages that the first turn splits, and how much larger the next ones are; and that
+ * once more where all were skewed.
+ */
 #define FIRST_TURN  4
 #define TURN_GROWTH 4
 /* One of so many has to be skewed. */
@@ -288,6 +291,8 @@ static void end_turn(struct skew *skew, uint64_t now)
 		skew->in_vain = 0;
 		skew->next_at = now;
 		skew->next_turn = skew->turn * TURN_GROWTH;
+		if (skew->found == skew->turn)
+			skew->next_turn *= TURN_GROWTH;
 		if (skew->next_turn > SKEW_PROBES)
 			skew->next_turn = SKEW_PROBES;
 	} else {

@@ -23,7 +23,7 @@
 #define STEP_MOST    4.0f
 
 /* Small pages of so many granules are few. */
-#define FEW SLICE_LEAST
+#define FEW 256
 
 /* Granules that are sampled together; see slice_size(). */
 #define SLICE_LEAST 64
@@ -146,11 +146,11 @@ static int sample_slice(struct watch *watch, struct heat *heat, struct window *w
 	return 0;
 }
 
-/* Where few small pages matter, one round is enough to know them. */
+/* Where few small pages are waited for, one round is enough to know them. */
 static unsigned int windows_in_round(const struct watch *watch, enum page_kind kind)
 {
-	if (kind == SMALL_PAGES && watch->needs_small && watch->slices->parts < FEW &&
-	    watch->window[kind].settled)
+	if (kind == SMALL_PAGES && watch->small_score != 0 &&
+	    watch->slices->parts < FEW && watch->window[kind].settled)
 		return HEAT_WINDOWS_SMALL;
 	return kinds[kind].windows;
 }

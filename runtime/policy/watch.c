@@ -194,19 +194,19 @@ static int sample_kind(struct watch *watch, struct heat *heat, const struct span
 
 		while (addr < span[i].end) {
 			uintptr_t end = granule_end(addr);
-			int err = 0;
+			int err;
 
 			if (end > span[i].end)
 				end = span[i].end;
 			if (watch_kind(heat_granule(heat, addr, false)) == kind)
 				slices->part[slices->parts++] = (struct part){addr, end};
 			addr = end;
-			if (slices->parts == most)
-				err = sample_slices(watch, heat, kind);
+			if (slices->parts < most)
+				continue;
+			err = sample_slices(watch, heat, kind);
 			if (err)
 				return err;
-			if (!slices->parts &&
-			    clock_ns(CLOCK_THREAD_CPUTIME_ID) > cpu_end) {
+			if (clock_ns(CLOCK_THREAD_CPUTIME_ID) > cpu_end) {
 				window->next = addr;
 				return 0;
 			}

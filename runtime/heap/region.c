@@ -3,22 +3,16 @@
 #include "heap/region.h"
 
 #include <errno.h>
-#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "heap/hbm_limit.h"
 #include "heap/huge.h"
-#include "heap/interleave.h"
 #include "heap/range_set.h"
-
-#ifndef MPOL_WEIGHTED_INTERLEAVE
-#define MPOL_WEIGHTED_INTERLEAVE 6 /* Linux 6.9 */
-#endif
+#include "heap/region_policy.h"
 
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24 /* Linux 5.18 */
@@ -49,10 +43,8 @@ static struct region {
 	size_t reserved_bytes;
 	size_t used_bytes, peak_bytes, charged_bytes;
 
-	/* never change after region_init() */
-	int mode;
-	struct node_set nodes;
-	unsigned int hbm_weight; /* parts of a byte that count against the HBM limit */
+	/* Parts of a byte that count against the HBM limit: set by region_init() */
+	unsigned int hbm_weight;
 } regions[REGION_KINDS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -65,9 +57,7 @@ static uint64_t auto_hbm_left;
 /* Set once. */
 static _Atomic(const struct region_filler *) filler;
 
-static bool has_policy; /* these never change after region_init() */
-static struct interleave interleaved;
-static uint64_t memory_bytes;
+static uint64_t memory_bytes; /* never changes after region_init() */
 
 static uintptr_t chunk_up(uintptr_t value)
 {
@@ -101,59 +91,7 @@ bool region_has(enum region_kind kind, uintptr_t start, uintptr_t *end)
 	return has;
 }
 
-/* ---- policy -------------------------------------------------------------- */
-
-static int set_policy(uintptr_t addr, size_t len, int mode, const struct node_set *nodes,
-		      unsigned int flags)
-{
-	/* The kernel takes one bit less than it is told of. */
-	if (syscall(SYS_mbind, addr, len, mode, nodes->word, FERRY_MAX_NODES + 1, flags))
-		return -errno;
-	return 0;
-}
-
-/* A stripe goes over the nodes of its tier, of which there may be several. */
-static int set_stripes(uintptr_t start, uintptr_t end, size_t size)
-{
-	uintptr_t next;
-	int err = 0;
-
-	for (; start < end && !err; start = next) {
-		bool hbm = interleave_stripe(&interleaved, start, size, &next);
-
-		if (next > end)
-			next = end;
-		err = set_policy(start, next - start, MPOL_INTERLEAVE,
-				 &regions[hbm ? REGION_HBM : REGION_DDR].nodes, 0);
-	}
-	return err;
-}
-
-int region_apply_policy(void *addr, size_t len, enum region_kind kind, unsigned int flags)
-{
-	const struct region *region = &regions[kind];
-
-	if (!has_policy || kind == REGION_METADATA)
-		return 0;
-	return set_policy((uintptr_t)addr, len, region->mode, &region->nodes, flags);
-}
-
-/* Whether the kernel takes the policies, tried on a page: 0 or -errno. */
-static int try_policies(void)
-{
-	size_t size = (size_t)sysconf(_SC_PAGESIZE);
-	void *page = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int err = 0;
-
-	if (page == MAP_FAILED)
-		return 0; /* no memory is not the policies' fault */
-	for (int kind = 0; !err && kind < REGION_PLACED; kind++)
-		err = region_apply_policy(page, size, (enum region_kind)kind, 0);
-	munmap(page, size);
-	if (err)
-		has_policy = false;
-	return err;
-}
+/* ---- at the start --------------------------------------------------------- */
 
 static uint64_t tier_bytes(const struct topology *topology, enum ferry_tier tier)
 {
@@ -167,36 +105,20 @@ static uint64_t tier_bytes(const struct topology *topology, enum ferry_tier tier
 
 int region_init(const struct topology *topology, uint64_t hbm_limit)
 {
-	const struct node_set *ddr = &topology->tier[FERRY_TIER_DDR];
-	const struct node_set *hbm = &topology->tier[FERRY_TIER_HBM];
-	struct region *interleave = &regions[REGION_INTERLEAVE];
+	const struct interleave interleaved = region_policy_init(topology);
 
-	has_policy = node_set_count(hbm) > 0;
-	regions[REGION_DDR].mode = MPOL_PREFERRED_MANY;
-	regions[REGION_DDR].nodes = *ddr;
-	regions[REGION_HBM].mode = MPOL_PREFERRED_MANY;
-	regions[REGION_HBM].nodes = *hbm;
-	interleaved = interleave_choose(topology, INTERLEAVE_SYSFS);
-	interleave->mode = interleaved.how == INTERLEAVE_WEIGHTS
-				   ? MPOL_WEIGHTED_INTERLEAVE
-				   : MPOL_INTERLEAVE;
-	for (size_t i = 0; i < NODE_SET_WORDS; i++)
-		interleave->nodes.word[i] = ddr->word[i] | hbm->word[i];
-
-	regions[REGION_AUTO].mode = MPOL_PREFERRED_MANY;
-	regions[REGION_AUTO].nodes = *ddr;
 	auto_hbm_left = hbm_limit;
 	if (auto_hbm_left > tier_bytes(topology, FERRY_TIER_HBM))
 		auto_hbm_left = tier_bytes(topology, FERRY_TIER_HBM);
 	auto_hbm_left /= 2;
 
 	hbm_limit_init(hbm_limit, interleaved.parts);
-	regions[REGION_HBM].hbm_weight = has_policy ? interleaved.parts : 0;
-	interleave->hbm_weight = interleaved.hbm;
+	regions[REGION_HBM].hbm_weight = region_has_policy() ? interleaved.parts : 0;
+	regions[REGION_INTERLEAVE].hbm_weight = interleaved.hbm;
 
 	for (int i = 0; i < topology->node_count; i++)
 		memory_bytes += topology->node[i].total_bytes;
-	return try_policies();
+	return region_policy_try();
 }
 
 /* ---- reserving and opening ----------------------------------------------- */
@@ -237,12 +159,6 @@ static uintptr_t map_aligned(size_t size)
 	if (end < mapped + len)
 		munmap(end, (size_t)(mapped + len - end));
 	return (uintptr_t)first;
-}
-
-static bool is_striped(const struct region *region)
-{
-	return has_policy && region == &regions[REGION_INTERLEAVE] &&
-	       interleaved.how == INTERLEAVE_STRIPES;
 }
 
 static void add_to_filler(const struct reservation *r)
@@ -294,7 +210,8 @@ static bool reserve(enum region_kind kind, size_t need)
 	else
 		huge_advise_region((void *)start, size);
 	/* Stripes come as it is opened. */
-	if (!is_striped(region) && region_apply_policy((void *)start, size, kind, 0)) {
+	if (!region_is_striped(kind) &&
+	    region_apply_policy((void *)start, size, kind, 0)) {
 		munmap((void *)start, size);
 		return false;
 	}
@@ -316,16 +233,18 @@ static void prefer_hbm(uintptr_t start, size_t size)
 }
 
 /* Opens @size bytes more of the latest reservation. */
-static bool open_bytes(struct region *region, size_t size)
+static bool open_bytes(enum region_kind kind, size_t size)
 {
+	struct region *region = &regions[kind];
 	uintptr_t start = region->opened;
 
 	/* First the entry in the set, so that nothing need be undone. */
 	if (!size || range_set_reserve(&region->free, 1))
 		return false;
-	if (region == &regions[REGION_AUTO])
+	if (kind == REGION_AUTO)
 		prefer_hbm(start, size);
-	if (is_striped(region) && set_stripes(start, start + size, region->used_bytes))
+	if (region_is_striped(kind) &&
+	    region_apply_stripes(start, start + size, region->used_bytes))
 		return false;
 	if (mprotect((void *)start, size, PROT_READ | PROT_WRITE))
 		return false;
@@ -343,16 +262,16 @@ static bool open_more(enum region_kind kind, size_t need)
 
 	need = chunk_up(need);
 	if (left < need) {
-		open_bytes(region, left);
+		open_bytes(kind, left);
 		if (!reserve(kind, need))
 			return false;
 		left = region->reserved_end - region->opened;
 	}
 	/* In proportion, so that a large heap needs few steps. */
 	step = chunk_up(OPEN_STEP + region->used_bytes / 16);
-	if (step > need && step <= left && open_bytes(region, step))
+	if (step > need && step <= left && open_bytes(kind, step))
 		return true;
-	return open_bytes(region, need);
+	return open_bytes(kind, need);
 }
 
 /* ---- cutting ------------------------------------------------------------- */
@@ -486,14 +405,16 @@ void *region_alloc_small(enum region_kind kind, struct region_chunk *chunk, size
 }
 
 /* Cuts [start, end) out of the free space, opened as far as need be. */
-static bool cut_at(struct region *region, uintptr_t start, uintptr_t end)
+static bool cut_at(enum region_kind kind, uintptr_t start, uintptr_t end)
 {
+	struct region *region = &regions[kind];
+
 	if (start <= region->opened && end > region->opened &&
 	    end <= region->reserved_end &&
 	    range_set_overlap(&region->free, start, end) == region->opened - start)
-		open_bytes(region, chunk_up(end) > region->reserved_end
-					   ? region->reserved_end - region->opened
-					   : chunk_up(end) - region->opened);
+		open_bytes(kind, chunk_up(end) > region->reserved_end
+					 ? region->reserved_end - region->opened
+					 : chunk_up(end) - region->opened);
 	return range_set_overlap(&region->free, start, end) == end - start &&
 	       !range_set_remove(&region->free, start, end, NULL);
 }
@@ -519,7 +440,7 @@ bool region_extend(void *addr, struct region_chunk *chunk, size_t size)
 	if (hbm_limit_charge(size, regions[kind].hbm_weight)) {
 		done = cut_next(&chunk->own, start, size) ||
 		       cut_next(&chunk->overflow, start, size) ||
-		       cut_at(&regions[kind], start, end);
+		       cut_at((enum region_kind)kind, start, end);
 		end_cut((enum region_kind)kind, done ? start : 0, size);
 	}
 	pthread_mutex_unlock(&lock);

@@ -97,6 +97,17 @@ static void make_spans(struct watch_slices *slices, size_t first, size_t end)
 	}
 }
 
+/* Notes, by one block, what is found beside what was known. */
+static void compare(struct window *window, const struct granule *granule, size_t block,
+		    const struct sample *sample)
+{
+	if (!granule->windows || granule->length != window->length || !sample->watched)
+		return;
+	window->seen += (float)sample->accessed / (float)sample->watched;
+	window->expected += (float)granule->heat[block] / 65535.0f;
+	window->compared++;
+}
+
 static void note_slice(const struct watch_slices *slices, size_t first, size_t end,
 		       struct heat *heat, struct window *window)
 {
@@ -113,6 +124,10 @@ static void note_slice(const struct watch_slices *slices, size_t first, size_t e
 		/* Memory that was never touched needs no entry. */
 		granule = heat_granule(heat, start, k < n);
 		if (granule) {
+			if (k < n)
+				compare(window, granule,
+					start % GRANULE_BYTES / BLOCK_BYTES + k,
+					&sample[k]);
 			granule->depth = window->depth;
 			heat_note(granule, sample, start % GRANULE_BYTES / BLOCK_BYTES, n,
 				  window->length);
@@ -251,7 +266,8 @@ static int sample_kinds(struct watch *watch, struct heat *heat, const struct spa
 	int err = make_slices(watch);
 
 	for (int kind = 0; kind < end_kind && !err; kind++) {
-		watch->window[kind].granules = 0;
+		watch->window[kind].granules = watch->window[kind].compared = 0;
+		watch->window[kind].seen = watch->window[kind].expected = 0;
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
 	}
 	return err;
@@ -329,12 +345,16 @@ static bool adapt(struct window *window, enum page_kind kind, float reference)
 	float rate = reference * window->taken_ns / 1e9f * (float)kinds[kind].pages;
 	float factor = rate * STEP_MOST > RATE_WANTED ? RATE_WANTED / rate : STEP_MOST;
 	float off_by = window->settled ? WRONG_FROM : RIGHT_WITHIN;
+	bool far = kind == HUGE_PAGES && rate > HEAT_MOST_RATE * 0.8f;
 	float ns;
 
 	if (factor < 1 / STEP_MOST)
 		factor = 1 / STEP_MOST;
-	/* Half of the way: what is accessed in short windows is not proportional. */
-	ns = (float)window->ns * (1 + factor) / 2;
+	/*
+	 * Half of the way: what is accessed in short windows is not proportional. But
+	 * where all huge pages are, it is far too long.
+	 */
+	ns = (float)window->ns * (far ? factor : (1 + factor) / 2);
 	if (ns < (float)kinds[kind].least_ns)
 		ns = (float)kinds[kind].least_ns;
 	if (ns > (float)kinds[kind].most_ns)
@@ -375,6 +395,35 @@ static bool adapt_few_small(struct watch *watch)
 	return true;
 }
 
+/* Of the rate of all memory, from one round to the next. */
+#define RISES_BY    2.0f
+#define RISES_LEAST 0.2f
+/* Rounds before that counts again: the more, the more often it has been so. */
+#define RISE_ROUNDS 4
+#define RISES_COUNT 8
+
+/*
+ * Whether the program accesses all of its memory more than it did: when it has filled it,
+ * say. Then what is known of memory depends on how old that is; of small pages, of which
+ * few windows count, not for long.
+ */
+static bool has_risen(struct window *window)
+{
+	float n = (float)window->compared, seen, expected;
+
+	window->since++;
+	if (!window->compared || window->since < (unsigned int)RISE_ROUNDS
+							 << window->rises)
+		return false;
+	seen = heat_rate((uint16_t)(window->seen / n * 65535));
+	expected = heat_rate((uint16_t)(window->expected / n * 65535));
+	if (seen < RISES_BY * expected + RISES_LEAST)
+		return false;
+	window->since = 0;
+	window->rises += window->rises < RISES_COUNT;
+	return true;
+}
+
 void watch_need_small(struct watch *watch)
 {
 	struct window *window = &watch->window[SMALL_PAGES];
@@ -391,6 +440,8 @@ void watch_adapt(struct watch *watch, float reference)
 	for (int kind = 0; kind < PAGE_KINDS; kind++) {
 		struct window *window = &watch->window[kind];
 
+		if (kind == HUGE_PAGES && has_risen(window))
+			window->length++;
 		if (kind == SMALL_PAGES && adapt_few_small(watch))
 			continue;
 		if (!counts(watch, kind))

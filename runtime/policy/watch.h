@@ -31,6 +31,12 @@ struct window {
 	bool clear;      /* hardly any is not */
 	uintptr_t next;  /* where the next round begins */
 
+	/* Shares that this round found accessed, and what was known of the same pages. */
+	float seen, expected;
+	size_t compared;
+	unsigned int since; /* rounds, when all became hotter at once */
+	uint8_t rises;      /* how often, so far */
+
 	/* Pages moved, and moved back, lately: each round counts less than the next. */
 	float moved, returned;
 	uint8_t depth;     /* see HEAT_DEPTH_MOST */

@@ -4,8 +4,9 @@
  * is made up: what is hot goes to HBM and then rests; memory that is swept over, so
  * that all of a granule is accessed or nothing of it, is not taken for hot where the
  * sweep just is, whether it is mapped by small or by huge pages; and hot memory is still
- * found after that; neither is what happens to be watched while a program runs that
- * pauses now and then. What was in use when its block was moved follows.
+ * found after that; nor is memory that was filled later than other; nor what happens to
+ * be watched while a program runs that pauses now and then. What was in use when its
+ * block was moved follows.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,6 +37,7 @@ static struct {
 	bool pausing;
 	uint64_t until; /* it does, or does not */
 	size_t first_hot, hot;
+	size_t filled; /* granules; while it fills the others it accesses none of them */
 	uint64_t now, random;
 	int8_t node[GRANULES];
 	bool in_use;              /* some pages stay behind when their granule is moved */
@@ -66,7 +68,7 @@ static double chance(size_t g, uint64_t ns)
 {
 	bool hot = g >= world.first_hot && g < world.first_hot + world.hot;
 
-	if (world.pausing)
+	if (world.pausing || world.filled < GRANULES)
 		return 0;
 	return (hot ? 20.0 : 0.1) * (double)ns / 1e9;
 }
@@ -102,10 +104,12 @@ static int sample(const struct span *span, size_t n, uint64_t ns, struct sample 
 				.huge = world.huge ? BLOCK_PAGES : 0,
 			};
 
-			if (world.huge || world.sweeps)
+			if (g >= world.filled)
+				block = (struct sample){0};
+			else if (world.huge || world.sweeps)
 				block.accessed = all_accessed(g, ns) ? BLOCK_PAGES : 0;
 			for (size_t k = 0; k < GRANULE_BLOCKS; k++) {
-				if (!world.huge && !world.sweeps)
+				if (!world.huge && !world.sweeps && block.present)
 					block.accessed = accessed(g, ns);
 				*out++ = block;
 			}
@@ -204,6 +208,7 @@ static void start(void)
 	memset(&world, 0, sizeof(world));
 	world.random = 88172645463325252U;
 	world.hot = HOT;
+	world.filled = GRANULES;
 	for (size_t g = 0; g < ON_HBM; g++)
 		world.node[g] = HBM_NODE;
 }
@@ -294,6 +299,33 @@ static void swept_memory(bool huge, uint64_t period)
 	end();
 }
 
+/* What was filled last is no hotter than what was filled first. */
+static void filled_memory(bool huge)
+{
+	start();
+	world.huge = huge;
+	world.first_hot = 30;
+	memset(world.node, DDR_NODE, sizeof(world.node)); /* there is room */
+	for (world.filled = 0; world.filled < GRANULES; world.filled += 4)
+		rounds(1);
+	rounds(60);
+	assert_int_equal(count_on_hbm(30, HOT), HOT);
+	assert_true(world.moved <= HOT + HOT / 4);
+	end();
+}
+
+static void filled_small_pages(void **state)
+{
+	(void)state;
+	filled_memory(false);
+}
+
+static void filled_huge_pages(void **state)
+{
+	(void)state;
+	filled_memory(true);
+}
+
 /* All is alike, whatever is watched while it runs. */
 static void paused(bool huge, uint64_t pauses)
 {
@@ -345,9 +377,10 @@ static void swept_huge_pages(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(hot_small_pages),  cmocka_unit_test(hot_huge_pages),
-		cmocka_unit_test(pages_in_use),     cmocka_unit_test(swept_small_pages),
-		cmocka_unit_test(swept_huge_pages), cmocka_unit_test(pauses),
+		cmocka_unit_test(hot_small_pages),    cmocka_unit_test(hot_huge_pages),
+		cmocka_unit_test(pages_in_use),       cmocka_unit_test(swept_small_pages),
+		cmocka_unit_test(swept_huge_pages),   cmocka_unit_test(pauses),
+		cmocka_unit_test(filled_small_pages), cmocka_unit_test(filled_huge_pages),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -86,12 +87,38 @@ static void move_in_flight(struct io_uring *ring, char *mem, bool fixed)
 	KT_EXPECT(most >= LEN / kt.page / 2, "most pages were not in flight");
 }
 
+/*
+ * What a CPU has activated lately it holds in a batch of its own, for ever if it stays
+ * idle: to unmap something on it has it let go.
+ */
+static void empty_batches(void)
+{
+	cpu_set_t all, one;
+
+	KT_REQUIRE(!sched_getaffinity(0, sizeof(all), &all), "sched_getaffinity: %m");
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		char *page;
+
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		KT_REQUIRE(!sched_setaffinity(0, sizeof(one), &one),
+			   "sched_setaffinity: %m");
+		page = kt_alloc(kt.page);
+		*page = 1;
+		munmap(page, kt.page);
+	}
+	sched_setaffinity(0, sizeof(all), &all);
+}
+
 /* All of it moves, once those that let go late have done so. */
 static void expect_movable(char *mem)
 {
 	struct ferry_ioc_result res;
 
 	for (int i = 0; i < 100; i++) {
+		empty_batches();
 		kt_migrate(mem, LEN, kt.hbm, 0, &res);
 		if (!res.busy)
 			break;

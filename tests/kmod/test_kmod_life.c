@@ -284,20 +284,31 @@ static uint64_t time_to_end(enum end end, bool full)
 	return began;
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /*
  * It has to end. With 10,000 requests it may take 100 ms more than without, which is of
  * instructions (FERRY_TEST_ICOUNT=1 under --icount): on a machine with other work the
- * time says nothing.
+ * time says nothing. There the least of several tries counts, for a program to be
+ * executed is read from the host, which takes its time even so.
  */
 static void expect_in_time(enum end end)
 {
+	const bool limited = getenv("FERRY_TEST_ICOUNT");
 	const uint64_t limit = 100000;
-	uint64_t empty = time_to_end(end, false), full = time_to_end(end, true);
+	uint64_t empty = UINT64_MAX, full = UINT64_MAX;
 
+	for (int i = 0; i < (limited ? 5 : 1); i++) {
+		empty = least(empty, time_to_end(end, false));
+		full = least(full, time_to_end(end, true));
+	}
 	printf("    %llu us with an empty queue, %llu us with a full one\n",
 	       (unsigned long long)empty, (unsigned long long)full);
-	KT_EXPECT(!getenv("FERRY_TEST_ICOUNT") || full < empty + limit,
-		  "it takes %llu ms more", (unsigned long long)(full - empty) / 1000);
+	KT_EXPECT(!limited || full < empty + limit, "it takes %llu ms more",
+		  (unsigned long long)(full - empty) / 1000);
 }
 
 static void exit_with_queue(void)

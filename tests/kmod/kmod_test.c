@@ -335,7 +335,7 @@ unsigned int kt_slowness(void)
 {
 	const char *kernel = getenv("FERRY_GUEST_KERNEL");
 
-	return kernel && !strcmp(kernel, "debug") ? 10 : 1;
+	return kernel && (!strcmp(kernel, "debug") || !strcmp(kernel, "kcsan")) ? 10 : 1;
 }
 
 /* Pages that are free, but in the lists of CPUs; from 6.7 on that may be many. */

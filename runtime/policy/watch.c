@@ -255,9 +255,11 @@ static int make_slices(struct watch *watch)
 
 static void prepare(struct watch *watch)
 {
-	for (int kind = 0; kind < PAGE_KINDS; kind++)
+	for (int kind = 0; kind < PAGE_KINDS; kind++) {
+		watch->window[kind].sampled = false;
 		if (!watch->window[kind].ns)
 			begin_window(&watch->window[kind], kinds[kind].first_ns);
+	}
 }
 
 static int sample_kinds(struct watch *watch, struct heat *heat, const struct span *span,
@@ -266,6 +268,7 @@ static int sample_kinds(struct watch *watch, struct heat *heat, const struct spa
 	int err = make_slices(watch);
 
 	for (int kind = 0; kind < end_kind && !err; kind++) {
+		watch->window[kind].sampled = true;
 		watch->window[kind].granules = watch->window[kind].compared = 0;
 		watch->window[kind].seen = watch->window[kind].expected = 0;
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
@@ -281,8 +284,10 @@ int watch_round(struct watch *watch, struct heat *heat, const struct span *span,
 	prepare(watch);
 	if (!sees_accesses(watch))
 		return sample_kinds(watch, heat, span, n, PAGE_KINDS, cpu_end);
-	for (int kind = 0; kind < PAGE_KINDS; kind++)
+	for (int kind = 0; kind < PAGE_KINDS; kind++) {
+		watch->window[kind].sampled = true;
 		watch->window[kind].granules = watch->window[kind].known = 0;
+	}
 	return sight_round(watch, heat, span, n, cpu_ns);
 }
 
@@ -440,6 +445,8 @@ void watch_adapt(struct watch *watch, float reference)
 	for (int kind = 0; kind < PAGE_KINDS; kind++) {
 		struct window *window = &watch->window[kind];
 
+		if (!window->sampled)
+			continue;
 		if (kind == HUGE_PAGES && has_risen(window))
 			window->length++;
 		if (kind == SMALL_PAGES && adapt_few_small(watch))

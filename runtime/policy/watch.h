@@ -29,6 +29,7 @@ struct window {
 	size_t granules; /* sampled with it in the last round */
 	size_t known;    /* of these, clearly hot or cold; see below */
 	bool clear;      /* hardly any is not */
+	bool sampled;    /* in this round; else nothing new is known */
 	uintptr_t next;  /* where the next round begins */
 
 	/* Shares that this round found accessed, and what was known of the same pages. */

@@ -270,6 +270,24 @@ static void turns_are_short(void **state)
 	assert_in_range(skew.known, 1, 4);
 }
 
+/* Rounds that do not look at huge pages tell nothing of how long to watch them. */
+static void brief_rounds_leave_the_window(void **state)
+{
+	struct window *window = &watch.window[HUGE_PAGES];
+	uint64_t ns;
+
+	(void)state;
+	while (!skew.turn)
+		rounds(1);
+	brief = true;
+	rounds(1);
+	window->settled = false;
+	ns = window->ns;
+	watch_adapt(&watch, 0);
+	assert_int_equal(window->ns, ns);
+	assert_false(window->settled);
+}
+
 static void skewed_ones_are_split(void **state)
 {
 	size_t before = huge_bytes_of_smaps();
@@ -411,6 +429,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(even_ones_stay_whole, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(turns_are_short, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(brief_rounds_leave_the_window, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(skewed_ones_are_split, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(too_hot_to_be_told_apart, set_up,
 						tear_down),

@@ -30,8 +30,6 @@
 #include "migrate/worker.h"
 #include "os/thread.h"
 
-#define GRANULE_PAGES (GRANULE_BYTES / PAGE_BYTES)
-
 /* What is to be done with a piece. */
 enum way {
 	COLLAPSE, /* small pages: to become a huge one */
@@ -217,8 +215,8 @@ static void relocate_huge(struct task *task)
 		if (task->how[i] != RELOCATE)
 			continue;
 		n = run_length(task, i, WINDOW_GRANULES);
-		there = relocate_window(batch->piece[i].addr, n, &task->node[i],
-					batch->piece[i].node);
+		there = relocate_run(batch->piece[i].addr, n, &task->node[i],
+				     batch->piece[i].node);
 		for (size_t k = 0; k < n; k++)
 			if (there & 1U << k)
 				count(task, i + k, task->there[i + k]);

@@ -93,6 +93,13 @@ static int query(struct mapping_reader *reader, uintptr_t addr)
 	return 1;
 }
 
+bool mapping_covers(int fd, uintptr_t start, uintptr_t end)
+{
+	struct procmap_query q = {.size = sizeof(q), .query_addr = start};
+
+	return !ioctl(fd, PROCMAP_QUERY, &q) && q.vma_end >= end;
+}
+
 /* One line of the text, without its end. 1, 0 at the end of the file, -errno. */
 static int read_line(struct mapping_reader *reader, char **line)
 {

@@ -37,6 +37,12 @@ int mapping_open(struct mapping_reader *reader, bool text);
  */
 int mapping_find(struct mapping_reader *reader, uintptr_t addr, struct mapping *out);
 
+/*
+ * Whether one mapping covers [start, end); @fd: /proc/self/maps. false also if this
+ * kernel would have to be asked by the text.
+ */
+bool mapping_covers(int fd, uintptr_t start, uintptr_t end);
+
 void mapping_close(struct mapping_reader *reader);
 
 #endif /* FERRY_MAPPING_H */

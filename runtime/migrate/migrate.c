@@ -41,12 +41,12 @@ static void fork_prepare(void)
 {
 	pthread_mutex_lock(&chosen.lock);
 	worker_fork_prepare();
-	relocate_hold();
+	windows_hold();
 }
 
 static void fork_parent(void)
 {
-	relocate_release();
+	windows_release();
 	worker_fork_parent();
 	pthread_mutex_unlock(&chosen.lock);
 }

@@ -20,7 +20,7 @@
  * - Data is lost. Either the original or the whole copy is moved in, and if the
  *   kernel refuses (the program has made its memory read-only, locked it), the
  *   data is copied in. A copier handles no signals; SIGKILL ends all threads.
- * - fork(2): the child would find zeros. relocate_hold() waits until nothing is
+ * - fork(2): the child would find zeros. windows_hold() waits until nothing is
  *   out and keeps it so. A vfork(2)ed child has the same memory and waits as a
  *   thread does. Of a clone(2) past the fork handlers the kernel tells, where it
  *   may (relocate_sees_forks()): the child waits until it has copies. Elsewhere
@@ -45,11 +45,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Threads that relocate at the same time, at most. */
-#define MAX_COPIERS 4
-
-/* Granules of a window: some 2 ms, for which fork(2) may have to wait. */
-#define WINDOW_GRANULES 16
+#include "migrate/window.h"
 
 /*
  * Makes relocation ready and tries it on a granule of its own. In *@why, a
@@ -76,10 +72,6 @@ bool relocate_is_full(uintptr_t granule);
  * there. The others are where they were. At most MAX_COPIERS threads at once,
  * with all signals blocked and a stack as said above.
  */
-uint32_t relocate_window(uintptr_t addr, size_t n, const int16_t *from, int node);
-
-/* Keeps windows from opening, and waits for those that are open to close. */
-void relocate_hold(void);
-void relocate_release(void);
+uint32_t relocate_run(uintptr_t addr, size_t n, const int16_t *from, int node);
 
 #endif /* FERRY_RELOCATE_H */

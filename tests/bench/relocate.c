@@ -74,8 +74,8 @@ static void relocate_share(size_t first, size_t end)
 
 	for (size_t i = first, n; i < end; i += n) {
 		n = end - i < WINDOW_GRANULES ? end - i : WINDOW_GRANULES;
-		if (relocate_window((uintptr_t)bench.mem + i * GRANULE_BYTES, n, from,
-				    0) != (1U << n) - 1) {
+		if (relocate_run((uintptr_t)bench.mem + i * GRANULE_BYTES, n, from, 0) !=
+		    UINT32_MAX >> (32 - n)) {
 			fprintf(stderr, "bench_relocate: a granule stayed\n");
 			exit(1);
 		}

@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -186,9 +187,37 @@ static void hugetlb_is_not_for_ferry(void **state)
 	munmap(mem, (size_t)2 << 20);
 }
 
+/* Only what one mapping maps from end to end is covered. */
+static void what_is_covered(void **state)
+{
+	char *mem = mmap(NULL, 4 * PART, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uintptr_t at = (uintptr_t)mem;
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	bool told;
+
+	(void)state;
+	assert_ptr_not_equal(mem, MAP_FAILED);
+	assert_true(fd >= 0);
+	told = mapping_covers(fd, at, at + 4 * PART);
+	munmap(mem + PART, PART);
+	map(mem + 3 * PART, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+	assert_int_equal(mapping_covers(fd, at, at + PART), told);
+	assert_int_equal(mapping_covers(fd, at + PAGE_BYTES, at + PART), told);
+	assert_int_equal(mapping_covers(fd, at + 3 * PART, at + 4 * PART), told);
+	assert_false(mapping_covers(fd, at, at + PART + PAGE_BYTES));
+	assert_false(mapping_covers(fd, at, at + 3 * PART));
+	assert_false(mapping_covers(fd, at + PART, at + 3 * PART));
+	assert_false(mapping_covers(fd, at + 2 * PART, at + 4 * PART));
+	close(fd);
+	if (!told)
+		skip(); /* by the text only */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_covered),
 		cmocka_unit_test(all_kinds),
 		cmocka_unit_test(both_forms_agree),
 		cmocka_unit_test(special_mappings),

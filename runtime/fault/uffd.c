@@ -84,11 +84,25 @@ int uffd_admit(int fd, uintptr_t addr, size_t len)
 	return register_as(fd, addr, len, UFFDIO_REGISTER_MODE_WP);
 }
 
-int uffd_unregister(int fd, uintptr_t addr, size_t len)
+int uffd_wake(int fd, uintptr_t addr, size_t len)
 {
 	struct uffdio_range range = {addr, len};
 
-	return ioctl(fd, UFFDIO_UNREGISTER, &range) ? -errno : 0;
+	return ioctl(fd, UFFDIO_WAKE, &range) ? -errno : 0;
+}
+
+/*
+ * From Linux 6.4 on who faults has locked the mapping alone, and may begin to wait
+ * after the kernel has woken all and before it has the mapping to itself
+ * (fs/userfaultfd.c, userfaultfd_unregister()). Nobody would wake it ever.
+ */
+int uffd_unregister(int fd, uintptr_t addr, size_t len)
+{
+	struct uffdio_range range = {addr, len};
+	int err = ioctl(fd, UFFDIO_UNREGISTER, &range) ? -errno : 0;
+
+	uffd_wake(fd, addr, len);
+	return err;
 }
 
 /* The kernel leaves a negative number where it got nowhere. */
@@ -125,11 +139,4 @@ int uffd_zero(int fd, uintptr_t addr, size_t len, uint64_t mode, size_t *done)
 
 	*done = progress(arg.zeropage);
 	return err;
-}
-
-int uffd_wake(int fd, uintptr_t addr, size_t len)
-{
-	struct uffdio_range range = {addr, len};
-
-	return ioctl(fd, UFFDIO_WAKE, &range) ? -errno : 0;
 }

@@ -23,6 +23,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fault/uffd.h"
@@ -229,6 +230,65 @@ static void refused(void **state)
 	assert_non_null(strstr(uffd_why(-EINVAL), "6.8"));
 }
 
+/* ---- nobody waits for what is not registered ----------------------------- */
+
+static struct {
+	char *page;
+	atomic_bool stop;
+	atomic_uint reads;
+} always;
+
+static void *read_always(void *unused)
+{
+	while (!atomic_load(&always.stop)) {
+		(void)*(volatile char *)always.page;
+		atomic_fetch_add(&always.reads, 1);
+	}
+	return unused;
+}
+
+/* Whether the thread reads on. */
+static bool goes_on(void)
+{
+	unsigned int before = atomic_load(&always.reads);
+
+	for (int i = 0; i < 5000; i++) {
+		for (int k = 0; k < 1000; k++)
+			if (atomic_load(&always.reads) != before)
+				return true;
+		usleep(1000);
+	}
+	return false;
+}
+
+/*
+ * Who faults at the moment when memory is unregistered goes on. The moment is short:
+ * without the second waking somebody was left within seconds.
+ */
+static void unregistered_at_once(void **state)
+{
+	time_t end = time(NULL) + 5;
+	pthread_t thread;
+
+	(void)state;
+	always.page = map();
+	assert_int_equal(pthread_create(&thread, NULL, read_always, NULL), 0);
+	for (int i = 0; i < 300000 && time(NULL) < end; i++) {
+		uintptr_t page = (uintptr_t)always.page;
+
+		assert_int_equal(madvise(always.page, PAGE_BYTES, MADV_DONTNEED), 0);
+		assert_int_equal(uffd_register(uffd, page, PAGE_BYTES), 0);
+		assert_int_equal(madvise(always.page, PAGE_BYTES, MADV_DONTNEED), 0);
+		for (int k = i % 64; k > 0; k--)
+			atomic_load(&always.reads);
+		assert_int_equal(uffd_unregister(uffd, page, PAGE_BYTES), 0);
+		assert_true(goes_on());
+	}
+	atomic_store(&always.stop, true);
+	pthread_join(thread, NULL);
+	munmap(always.page, LEN);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -236,6 +296,7 @@ int main(void)
 		cmocka_unit_test(fills),
 		cmocka_unit_test(progress),
 		cmocka_unit_test(taken),
+		cmocka_unit_test(unregistered_at_once),
 	};
 
 	uffd = uffd_open(UFFD_FEATURE_MOVE);

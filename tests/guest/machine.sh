@@ -94,10 +94,11 @@ machine_arguments()
 		cpu=host
 	elif [[ $icount = 1 ]]; then
 		qemu+=(-accel tcg,thread=single -icount shift=0,sleep=off)
-		cpu+=,-erms,-fsrm
 	else
 		qemu+=(-accel tcg,thread=multi)
 	fi
+	# Such instructions are emulated byte by byte.
+	[ "$cpu" = host ] || cpu+=,-erms,-fsrm
 	qemu+=(-cpu "$cpu")
 	[[ $topology = one ]] || add_nodes
 	qemu+=(-nodefaults -no-user-config -no-reboot -display none

@@ -72,9 +72,9 @@ static int check_registered(uintptr_t addr)
  * Moves a granule into a slot. Memory that was mapped here after the registering
  * must not be taken, as its users would not wait: with the lock held, events
  * that were read have been heeded, and of those that were not the kernel's
- * refusal tells: -EAGAIN.
+ * refusal tells: -EAGAIN. 0: something is out; *@all: the whole granule is.
  */
-static int move_out(struct window *w, uintptr_t home, uintptr_t slot)
+static int move_out(struct window *w, uintptr_t home, uintptr_t slot, bool *all)
 {
 	uint32_t bit = 1U << (home - w->start) / GRANULE_BYTES;
 	size_t done = 0;
@@ -93,6 +93,7 @@ static int move_out(struct window *w, uintptr_t home, uintptr_t slot)
 	w->extent[0].home = home;
 	w->extent[0].len = done;
 	window_unlock();
+	*all = done == GRANULE_BYTES;
 	return done ? 0 : err;
 }
 
@@ -103,15 +104,16 @@ static int move_out(struct window *w, uintptr_t home, uintptr_t slot)
 static bool take_out(struct window *w, uintptr_t home, uintptr_t slot)
 {
 	uint64_t began = clock_ns(CLOCK_MONOTONIC);
+	bool all, quick;
 	int err;
 
-	while ((err = move_out(w, home, slot)) == -EAGAIN) {
+	while ((err = move_out(w, home, slot, &all)) == -EAGAIN) {
 		windows_take_events();
 		sched_yield();
 	}
+	quick = all && clock_ns(CLOCK_MONOTONIC) - began < HUGE_MOVE_NS;
 	/* What small pages leave behind is a page table. */
-	w->whole = err || clock_ns(CLOCK_MONOTONIC) - began < HUGE_MOVE_NS ||
-		   relocate_is_huge(slot);
+	w->whole = err || quick || relocate_is_huge(slot);
 	return !err && w->whole && !held(slot);
 }
 

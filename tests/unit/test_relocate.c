@@ -169,6 +169,26 @@ static void pinned(void)
 	CHECK(!wrong(mem, 0, LEN));
 }
 
+/* Small pages of which one is pinned: those before it come back, and leave nothing. */
+static void partly(void)
+{
+	char *mem = map_granules(), *small = mem + GRANULE_BYTES;
+	struct iovec iov = {small + PAGE_BYTES, PAGE_BYTES};
+	struct io_uring ring;
+
+	CHECK(!madvise(small, GRANULE_BYTES, MADV_DONTNEED));
+	CHECK(!madvise(small, GRANULE_BYTES, MADV_NOHUGEPAGE));
+	for (size_t i = WORDS; i < 2 * WORDS; i++)
+		((uint64_t *)mem)[i] = pattern(i);
+	if (io_uring_queue_init(2, &ring, 0))
+		_exit(77);
+	CHECK(!io_uring_register_buffers(&ring, &iov, 1));
+	for (int i = 0; i < 20; i++) {
+		CHECK(move(mem, GRANULES) == 0xd);
+		CHECK(!wrong(mem, 0, LEN));
+	}
+}
+
 static void shared_with_a_child(void)
 {
 	char *mem = map_granules();
@@ -255,6 +275,7 @@ CASE(writers)
 CASE(same_memory)
 CASE(held_back)
 CASE(pinned)
+CASE(partly)
 CASE(shared_with_a_child)
 CASE(left_alone)
 CASE(small_pages)
@@ -269,6 +290,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_same_memory),
 		cmocka_unit_test(test_held_back),
 		cmocka_unit_test(test_pinned),
+		cmocka_unit_test(test_partly),
 		cmocka_unit_test(test_shared_with_a_child),
 		cmocka_unit_test(test_left_alone),
 		cmocka_unit_test(test_small_pages),

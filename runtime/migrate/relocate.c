@@ -85,15 +85,15 @@ static int move_out(struct window *w, uintptr_t home, uintptr_t slot, bool *all)
 		err = w->one ? 0 : check_registered(home);
 	if (!err)
 		err = uffd_move(relocate.home, slot, home, GRANULE_BYTES, 0, &done);
-	/* There may be one more than was counted (fault/uffd.h). */
-	if (err == -EEXIST && done < GRANULE_BYTES)
-		done += PAGE_BYTES;
+	*all = done == GRANULE_BYTES;
+	/* There may be more than were counted, and any number (fault/uffd.h). */
+	if (err == -EEXIST)
+		done = GRANULE_BYTES;
 	w->count = done > 0;
 	w->extent[0].from = slot;
 	w->extent[0].home = home;
 	w->extent[0].len = done;
 	window_unlock();
-	*all = done == GRANULE_BYTES;
 	return done ? 0 : err;
 }
 
@@ -146,8 +146,10 @@ static int settle_page(const struct extent *e)
 /* Puts an extent back as far as the kernel takes it now. Whether that is all. */
 static bool settle(struct window *w, struct extent *e)
 {
+	/* Of what is not in one piece, a part may never have been out. */
+	uint64_t mode = w->whole ? 0 : UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES;
 	size_t done;
-	int err = uffd_move(relocate.home, e->home, e->from, e->len, 0, &done);
+	int err = uffd_move(relocate.home, e->home, e->from, e->len, mode, &done);
 
 	if (err)
 		w->whole = false;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A kernel that forgets a page that it has moved (forgotten_move.h). Any thread. */
+/* A kernel that forgets pages that it has moved (forgotten_move.h). Any thread. */
 #include "forgotten_move.h"
 
 #include <errno.h>
@@ -42,9 +42,9 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	    atomic_load(&countdown) && atomic_fetch_sub(&countdown, 1) == 1) {
 		struct move *move = arg;
 
-		move->moved -= PAGE_BYTES;
-		if (!move->moved)
-			move->moved = -EEXIST;
+		/* All that the attempt after the first one has moved. */
+		move->moved =
+			move->moved > (int64_t)PAGE_BYTES ? (int64_t)PAGE_BYTES : -EEXIST;
 		errno = EEXIST;
 		ret = -1;
 	}

@@ -324,7 +324,7 @@ int trap_set(uintptr_t addr, size_t len)
 	/* What is not out is passed over; more than was counted may be (uffd.h).
 	 */
 	slots[slot].dirty |= err == -EEXIST;
-	trap->len = err == -EEXIST ? len : moved;
+	trap->len = moved || err == -EEXIST ? len : 0;
 	trap->reported = true;
 	put_back(trap);
 	return err;

@@ -48,10 +48,10 @@ int uffd_unregister(int fd, uintptr_t addr, size_t len);
  * from the beginning are. -EAGAIN: an event must be read from @fd first, or it was
  * interrupted.
  *
- * uffd_move() with -EEXIST: there may be more. Linux 6.18 forgets what it moved at a
- * second attempt (mm/userfaultfd.c, move_pages(): the error of the first one stays),
- * tries again, and finds the place taken by those very pages: a run of small ones, all on
- * one page table at most.
+ * uffd_move() with -EEXIST, or -EAGAIN after a part: there may be more. Linux 6.18
+ * forgets what it moved at a second attempt (mm/userfaultfd.c, move_pages(): the error of
+ * the first one stays), tries again, and finds the place taken by those very pages: a run
+ * of small ones, all on one page table at most.
  */
 int uffd_move(int fd, uintptr_t to, uintptr_t from, size_t len, uint64_t mode,
 	      size_t *done);

@@ -87,7 +87,7 @@ static int move_out(struct window *w, uintptr_t home, uintptr_t slot, bool *all)
 		err = uffd_move(relocate.home, slot, home, GRANULE_BYTES, 0, &done);
 	*all = done == GRANULE_BYTES;
 	/* There may be more than were counted, and any number (fault/uffd.h). */
-	if (err == -EEXIST)
+	if (done || err == -EEXIST)
 		done = GRANULE_BYTES;
 	w->count = done > 0;
 	w->extent[0].from = slot;

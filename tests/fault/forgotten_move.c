@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/ioctl.h>
 
@@ -42,10 +43,11 @@ int __wrap_ioctl(int fd, unsigned long request, ...)
 	    atomic_load(&countdown) && atomic_fetch_sub(&countdown, 1) == 1) {
 		struct move *move = arg;
 
+		bool some = move->moved > (int64_t)PAGE_BYTES;
+
 		/* All that the attempt after the first one has moved. */
-		move->moved =
-			move->moved > (int64_t)PAGE_BYTES ? (int64_t)PAGE_BYTES : -EEXIST;
-		errno = EEXIST;
+		move->moved = some ? (int64_t)PAGE_BYTES : -EEXIST;
+		errno = some ? EAGAIN : EEXIST;
 		ret = -1;
 	}
 	return ret;

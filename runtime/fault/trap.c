@@ -321,8 +321,7 @@ int trap_set(uintptr_t addr, size_t len)
 		trap->since = clock_ns(CLOCK_MONOTONIC);
 		return 0;
 	}
-	/* What is not out is passed over; more than was counted may be (uffd.h).
-	 */
+	/* What is not out is passed over; more than was counted may be (uffd.h). */
 	slots[slot].dirty |= err == -EEXIST;
 	trap->len = moved || err == -EEXIST ? len : 0;
 	trap->reported = true;

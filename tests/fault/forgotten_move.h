@@ -6,8 +6,10 @@
 #ifndef FERRY_FORGOTTEN_MOVE_H
 #define FERRY_FORGOTTEN_MOVE_H
 
-/* The @nth from now, 1 being the next, moves all, but tells of the first page of several,
- * and EEXIST. */
+/*
+ * The @nth from now, 1 being the next, moves all, but tells of the first page of several
+ * and EAGAIN, or of none and EEXIST.
+ */
 void forget_move(unsigned int nth);
 
 #endif /* FERRY_FORGOTTEN_MOVE_H */

@@ -63,8 +63,7 @@ void end_moving(pthread_t thread);
 /* Rounds, but no more than an emulated machine carries out in some seconds. */
 bool another(int round, int rounds);
 
-/* A case for cmocka: @test() in a process that can relocate. It ends with 77 to be
- * skipped. */
+/* A case for cmocka: @test() in a process that can relocate; it ends with 77 to skip. */
 #define CASE(test)                                                                       \
 	static void test_##test(void **state)                                            \
 	{                                                                                \

@@ -323,7 +323,7 @@ int trap_set(uintptr_t addr, size_t len)
 	}
 	/* What is not out is passed over; more than was counted may be (uffd.h). */
 	slots[slot].dirty |= err == -EEXIST;
-	trap->len = moved || err == -EEXIST ? len : 0;
+	trap->len = uffd_moved_most(err, moved, len);
 	trap->reported = true;
 	put_back(trap);
 	return err;

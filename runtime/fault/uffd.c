@@ -121,6 +121,11 @@ int uffd_move(int fd, uintptr_t to, uintptr_t from, size_t len, uint64_t mode,
 	return err;
 }
 
+size_t uffd_moved_most(int err, size_t done, size_t len)
+{
+	return done || err == -EEXIST ? len : 0;
+}
+
 int uffd_copy(int fd, uintptr_t to, const void *from, size_t len, uint64_t mode,
 	      size_t *done)
 {

@@ -59,6 +59,9 @@ int uffd_copy(int fd, uintptr_t to, const void *from, size_t len, uint64_t mode,
 	      size_t *done);
 int uffd_zero(int fd, uintptr_t addr, size_t len, uint64_t mode, size_t *done);
 
+/* How much may have been moved of @len, given what uffd_move() returned and counted. */
+size_t uffd_moved_most(int err, size_t done, size_t len);
+
 /* Wakes who waits for what was filled with a mode of DONTWAKE. */
 int uffd_wake(int fd, uintptr_t addr, size_t len);
 

@@ -86,9 +86,7 @@ static int move_out(struct window *w, uintptr_t home, uintptr_t slot, bool *all)
 	if (!err)
 		err = uffd_move(relocate.home, slot, home, GRANULE_BYTES, 0, &done);
 	*all = done == GRANULE_BYTES;
-	/* There may be more than were counted, and any number (fault/uffd.h). */
-	if (done || err == -EEXIST)
-		done = GRANULE_BYTES;
+	done = uffd_moved_most(err, done, GRANULE_BYTES);
 	w->count = done > 0;
 	w->extent[0].from = slot;
 	w->extent[0].home = home;

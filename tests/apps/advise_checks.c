@@ -20,7 +20,7 @@
 
 #include <ferry/ferry.h>
 
-#include "where.h"
+#include "../where.h"
 
 #define MIB     ((size_t)1 << 20)
 #define BYTES   (128 * MIB)

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "where.h"
+#include "../where.h"
 
 #define BYTES     ((size_t)96 << 20)
 #define HOT_BYTES ((size_t)8 << 20)

@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-#include "where.h"
+#include "../where.h"
 
 #define GRANULE     ((size_t)2 << 20)
 #define BLOCK       ((size_t)64 << 10)

@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "where.h"
+#include "../where.h"
 
 namespace
 {

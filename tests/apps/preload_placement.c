@@ -7,7 +7,7 @@
 #include <stdbool.h>
 
 #include "early.h"
-#include "where.h"
+#include "../where.h"
 
 static void need_hbm(void)
 {

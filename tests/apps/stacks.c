@@ -19,7 +19,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#include "where.h"
+#include "../where.h"
 
 #define MIB     ((size_t)1 << 20)
 #define BYTES   (4 * MIB)

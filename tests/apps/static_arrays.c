@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "where.h"
+#include "../where.h"
 
 #define MIB     ((size_t)1 << 20)
 #define WORDS   (MIB / sizeof(uint64_t))

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Where pages are, as the kernel tells: for the preload library's tests, in C
- * and C++. HBM is taken to be what has memory and no CPUs, as in the guest.
+ * Where pages are, as the kernel tells, in C and C++. HBM is taken to be what has
+ * memory and no CPUs, as in the guest.
  */
 #ifndef FERRY_TEST_WHERE_H
 #define FERRY_TEST_WHERE_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -40,14 +41,22 @@ static inline bool machine_has_hbm(void)
 	return false;
 }
 
-/* The node of the page at @addr; negative: none. */
+/*
+ * The node of the page at @addr; negative: none. A page that the kernel is moving or
+ * making part of a huge one is on none meanwhile, so it is asked again for 0.1 s.
+ */
 static inline int node_at(const void *addr)
 {
 	void *page = (void *)((uintptr_t)addr & ~(WHERE_PAGE - 1));
 	int status = -1;
 
-	if (syscall(SYS_move_pages, 0, 1UL, &page, NULL, &status, 0))
-		return -1;
+	for (int tries = 0; tries < 100; tries++) {
+		if (syscall(SYS_move_pages, 0, 1UL, &page, NULL, &status, 0))
+			return -1;
+		if (status != -ENOENT)
+			break;
+		usleep(1000);
+	}
 	return status;
 }
 

@@ -40,6 +40,9 @@
 #define INTERVAL_MOST  (1000 * MS)
 #define INTERVAL_FLAT  (5000 * MS)
 
+/* Rounds in a row after which it is believed that there is nothing to choose between. */
+#define FLAT_ROUNDS 8
+
 /* So much of all memory that begins to be hot means that something changes. */
 #define STIRRING_PART 256
 
@@ -66,6 +69,7 @@ static struct {
 	uint64_t interval, due; /* to the next round of all; when that is */
 	bool more;              /* to be done before, for huge pages that were split */
 	uint64_t stirring;      /* pages in the last round */
+	unsigned int flat;      /* rounds in a row, up to FLAT_ROUNDS */
 	int64_t move_budget;    /* bytes that may be moved now */
 	int64_t budget;         /* CPU time that may be used now, in ns */
 	uint64_t budget_at;     /* when that was found */
@@ -243,10 +247,13 @@ static uint64_t time_in_debt(void)
 			       : (uint64_t)-own.budget * 100 / options.config->overhead;
 }
 
-/* Half more or less: samples shall not keep step with what the program does. */
+/*
+ * From nothing to twice as much: samples shall not keep step with what the program does,
+ * not even for the few that it takes to know memory.
+ */
 static uint64_t jitter(uint64_t ns)
 {
-	return ns / 2 + ns * (clock_ns(CLOCK_MONOTONIC) % 1024) / 1024;
+	return ns * (clock_ns(CLOCK_MONOTONIC) % 1024) / 512;
 }
 
 /* ---- rounds -------------------------------------------------------------- */
@@ -282,7 +289,8 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 	uint64_t affordable = cost * 200 / options.config->overhead;
 
 	own.stirring = result->stirring;
-	if (result->moved || stirs || !watch_is_settled(&own.watch))
+	if (result->moved || stirs || !watch_is_settled(&own.watch) ||
+	    watch_is_learning(&own.watch))
 		return INTERVAL_LEAST;
 	if (affordable > most)
 		most = affordable;
@@ -305,7 +313,8 @@ static int watch_memory(bool hinted, bool brief)
 static int place_memory(struct placer_result *result)
 {
 	const uint64_t rate = options.config->move_limit;
-	struct placer_limits limits = {hbm_limit(), MOVE_NS, UINT64_MAX};
+	struct placer_limits limits = {hbm_limit(), MOVE_NS, UINT64_MAX,
+				       own.flat == FLAT_ROUNDS};
 	int err;
 
 	if (rate != UINT64_MAX)
@@ -352,6 +361,16 @@ static uint64_t sampler_cost(void)
 	return sampler && sampler->cost ? sampler->cost() : 0;
 }
 
+/* Counts rounds in which nothing is hot beside the rest, and that is known for sure. */
+static void count_flat(const struct placer_result *result)
+{
+	if (!result->flat || own.more || !watch_is_settled(&own.watch) ||
+	    watch_is_learning(&own.watch))
+		own.flat = 0;
+	else if (own.flat < FLAT_ROUNDS)
+		own.flat++;
+}
+
 /* What the round's plan tells of the samples it was made from. */
 static void learn(const struct placer_result *result)
 {
@@ -392,6 +411,7 @@ static int round_of_work(bool brief)
 	if (!hinted) {
 		own.more = look_into_huge_pages(&result);
 		learn(&result);
+		count_flat(&result);
 	}
 	ledger_want(result.total * PAGE_BYTES);
 	if (hints_end(&own.hints, &own.placer, result.moved))

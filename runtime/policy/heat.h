@@ -35,13 +35,16 @@
 #define HEAT_WINDOWS_SMALL 4
 #define HEAT_WINDOWS_HUGE  64
 /*
- * That supposes that pages are accessed independently of each other. A sweep accesses all
- * of a granule or nothing of it, so there it takes 2^depth as many (watch_learn()).
+ * That supposes that pages are accessed independently of each other. Where they are not,
+ * it takes 2^depth as many (depth.h).
  */
 #define HEAT_DEPTH_MOST 4
 /* Of accesses that are seen, so many sightings, and accesses, count at most. */
 #define HEAT_SIGHTINGS 32
 #define HEAT_ACCESSES  16.0f
+
+/* Of a block's pages, those that a window found accessed. */
+enum seen { SEEN_UNKNOWN, SEEN_NONE, SEEN_PART, SEEN_ALL };
 
 struct granule {
 	uint16_t heat[GRANULE_BLOCKS];   /* share accessed in a window, of 65535 */
@@ -56,6 +59,7 @@ struct granule {
 
 	bool huge;        /* a huge page maps all or most of it */
 	bool split;       /* it was a huge page until skew.c split it */
+	uint8_t seen;     /* of its first block by the last window: enum seen */
 	uint16_t windows; /* so far, up to the number above */
 	uint8_t length;   /* which length of windows these are of */
 	uint8_t depth;    /* see HEAT_DEPTH_MOST */

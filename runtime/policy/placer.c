@@ -368,10 +368,11 @@ static void add_unit(struct placer *placer, const struct unit *unit)
 		planner_add(&placer->memory->pool[unit->pool].planner, &unit->plan);
 }
 
-static void decide(struct placer *placer, uint64_t limit, uint64_t most,
-		   struct placer_result *result)
+static void decide(struct placer *placer, const struct placer_limits *given,
+		   uint64_t most, struct placer_result *result)
 {
 	struct placer_memory *memory = placer->memory;
+	const uint64_t limit = given->hbm_bytes;
 	uint64_t total = 0, largest = 0;
 
 	for (int i = 0; i < memory->pools; i++)
@@ -395,6 +396,7 @@ static void decide(struct placer *placer, uint64_t limit, uint64_t most,
 			.fill = has > 2 * spare ? has - 2 * spare : 0,
 			.keep = has > spare ? has - spare : 0,
 			.most = most,
+			.level = given->level,
 		};
 
 		if (limits.fill > share)
@@ -570,7 +572,7 @@ int placer_round(struct placer *placer, const struct watch *watch, struct heat *
 	for (int i = 0; i < placer->memory->pools; i++)
 		planner_begin(&placer->memory->pool[i].planner);
 	for_each_unit(placer, watch, heat, span, n, add_unit);
-	decide(placer, limits->hbm_bytes, most, result);
+	decide(placer, limits, most, result);
 	placer->memory->demotions.count = placer->memory->promotions.count = 0;
 	for (int kind = 0; kind < PAGE_KINDS; kind++) {
 		placer->memory->picked[kind] = placer->memory->returned[kind] = 0;

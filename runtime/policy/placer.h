@@ -60,6 +60,7 @@ struct placer_limits {
 	uint64_t hbm_bytes;  /* that may be filled; UINT64_MAX: all that there is */
 	uint64_t move_ns;    /* about so long moving may take */
 	uint64_t move_pages; /* and so many pages it may move */
+	bool level;          /* see struct plan_limits */
 };
 
 /*

@@ -215,23 +215,46 @@ static uint64_t promote(struct planner *planner, struct sharing *sharing, uint64
 	return part;
 }
 
+/*
+ * The same for what is in @bucket. false: not all of it, so that colder memory has to
+ * wait.
+ */
+static bool promote_bucket(struct planner *planner, struct sharing *sharing,
+			   size_t bucket, float score)
+{
+	uint64_t want = planner->bucket[bucket].promotable, part;
+
+	if (!sharing->left)
+		return false;
+	part = promote(planner, sharing, want, score);
+	if (part) {
+		planner->promote_from = bucket;
+		planner->promote_part = part;
+		/* Unless it ends there only because no more may move now. */
+		planner->promote_whole = sharing->left > 0;
+	}
+	return part == want;
+}
+
 static void promote_hot(struct planner *planner, struct sharing *sharing, float worth)
 {
-	for (size_t i = PLAN_BUCKETS; i-- > 1 && bucket_score(i) >= worth;) {
-		uint64_t want = planner->bucket[i].promotable, part;
-
-		if (!want)
-			continue;
-		if (!sharing->left)
+	for (size_t i = PLAN_BUCKETS; i-- > 1 && bucket_score(i) >= worth;)
+		if (planner->bucket[i].promotable &&
+		    !promote_bucket(planner, sharing, i, bucket_score(i) / PLAN_RATIO))
 			break;
-		part = promote(planner, sharing, want, bucket_score(i) / PLAN_RATIO);
-		if (part) {
-			planner->promote_from = i;
-			planner->promote_part = part;
-			/* Unless it ends there only because no more may move now. */
-			planner->promote_whole = sharing->left > 0;
-		}
-		if (part < want)
+}
+
+/* A score that nothing has: what is promoted so drives nothing out. */
+#define NO_SCORE (-1.0f)
+
+/* Fills what room there is with memory that is not hot beside the rest, nor cold. */
+static void promote_level(struct planner *planner, struct sharing *sharing, float worth)
+{
+	float least = planner->reference / PLAN_RATIO;
+
+	for (size_t i = PLAN_BUCKETS; i-- > 1 && bucket_score(i) >= least;) {
+		if (planner->bucket[i].promotable && bucket_score(i) < worth &&
+		    !promote_bucket(planner, sharing, i, NO_SCORE))
 			break;
 	}
 }
@@ -265,6 +288,8 @@ void planner_decide(struct planner *planner, const struct plan_limits *limits)
 		planner->flat = is_flat(planner, worth);
 		planner->stirring = count_stirring(planner);
 		promote_hot(planner, &sharing, worth);
+		if (limits->level && planner->flat)
+			promote_level(planner, &sharing, worth);
 	}
 	planner->demote_to = sharing.cold.bucket;
 	planner->demote_part = sharing.cold.used;

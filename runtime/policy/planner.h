@@ -15,7 +15,9 @@
  * PLAN_RATIO times that, and worth to take another one's place when it is
  * PLAN_RATIO times that one's score. So memory that is all equally hot stays
  * where it is, and so does what differs by the chance of sampling only.
- * Where all memory fits, all that is in use is promoted.
+ * Where all memory fits, all that is in use is promoted. Where all is equally hot, room
+ * that nobody else wants is better filled than left: once the caller says so, memory
+ * that is as hot as the rest moves there, and nothing makes room for it.
  *
  * Advice goes before heat. What is pinned takes no part in this: it goes to its
  * tier, before all else, and stays there. What will be needed is hotter than
@@ -63,6 +65,7 @@ struct plan_limits {
 	uint64_t fill; /* HBM may be filled up to this */
 	uint64_t keep; /* beyond this it must shrink to `fill` again; not less */
 	uint64_t most; /* to be moved at once */
+	bool level;    /* for some time all was equally hot */
 };
 
 enum plan_move { PLAN_STAY, PLAN_PROMOTE, PLAN_DEMOTE };

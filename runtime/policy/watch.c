@@ -98,10 +98,14 @@ static void make_spans(struct watch_slices *slices, size_t first, size_t end)
 }
 
 /* Notes, by one block, what is found beside what was known. */
-static void compare(struct window *window, const struct granule *granule, size_t block,
+static void compare(struct window *window, struct granule *granule, size_t block,
 		    const struct sample *sample)
 {
-	if (!granule->windows || granule->length != window->length || !sample->watched)
+	bool comparable =
+		granule->windows && granule->length == window->length && sample->watched;
+
+	depth_note(&window->depth, granule, sample, comparable);
+	if (!comparable)
 		return;
 	window->seen += (float)sample->accessed / (float)sample->watched;
 	window->expected += (float)granule->heat[block] / 65535.0f;
@@ -128,7 +132,7 @@ static void note_slice(const struct watch_slices *slices, size_t first, size_t e
 				compare(window, granule,
 					start % GRANULE_BYTES / BLOCK_BYTES + k,
 					&sample[k]);
-			granule->depth = window->depth;
+			granule->depth = (uint8_t)depth_now(&window->depth);
 			heat_note(granule, sample, start % GRANULE_BYTES / BLOCK_BYTES, n,
 				  window->length);
 		}
@@ -272,6 +276,7 @@ static int sample_kinds(struct watch *watch, struct heat *heat, const struct spa
 		watch->window[kind].granules = watch->window[kind].compared = 0;
 		watch->window[kind].seen = watch->window[kind].expected = 0;
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
+		depth_end_round(&watch->window[kind].depth);
 	}
 	return err;
 }
@@ -323,7 +328,7 @@ bool watch_knows(const struct watch *watch, const struct granule *granule)
 		return granule->length == watch->restarts &&
 		       granule->windows >= SIGHTINGS_LEAST;
 	return window->settled && granule->length == window->length &&
-	       heat_is_known(granule);
+	       granule->depth >= depth_now(&window->depth) && heat_is_known(granule);
 }
 
 float watch_score(const struct watch *watch, const struct granule *granule,
@@ -462,18 +467,6 @@ void watch_adapt(struct watch *watch, float reference)
 
 /* ---- what comes back ----------------------------------------------------- */
 
-/* A round counts so much in the next. */
-#define MEMORY_KEEPS 0.9f
-/* Of what is moved, the part that must come back to be called much. */
-#define MUCH_RETURNS 0.25f
-/* And of all that is watched. */
-#define MUCH_MATTERS (1 / 64.0f)
-/*
- * Rounds after which it is tried with less: minutes, as they are rare in peace; twice
- * as long for each time that less was too little.
- */
-#define CALM_ROUNDS 512
-#define RAISES_MOST 8
 /* Times the rounds that it takes to know. */
 #define HORIZON 4
 
@@ -482,33 +475,16 @@ unsigned int watch_horizon(const struct watch *watch, enum page_kind kind)
 	unsigned int windows =
 		kind == HUGE_PAGES ? HEAT_WINDOWS_HUGE : HEAT_WINDOWS_SMALL;
 
-	return HORIZON * (windows << watch->window[kind].depth) / kinds[kind].windows;
-}
-
-static void set_depth(struct window *window, unsigned int depth)
-{
-	window->depth = (uint8_t)depth;
-	window->moved = window->returned = 0;
-	window->calm = 0;
+	return HORIZON * (windows << depth_now(&watch->window[kind].depth)) /
+	       kinds[kind].windows;
 }
 
 void watch_learn(struct watch *watch, enum page_kind kind, uint64_t moved,
 		 uint64_t returned)
 {
 	struct window *window = &watch->window[kind];
-	const size_t all = window->granules * GRANULE_PAGES;
 
-	window->moved = window->moved * MEMORY_KEEPS + (float)moved;
-	window->returned = window->returned * MEMORY_KEEPS + (float)returned;
-	window->calm = returned ? 0 : window->calm + 1;
-	if (window->returned > window->moved * MUCH_RETURNS &&
-	    window->returned > (float)all * MUCH_MATTERS &&
-	    window->depth < HEAT_DEPTH_MOST) {
-		window->raises += window->raises < RAISES_MOST;
-		set_depth(window, window->depth + 1U);
-	} else if (window->depth && window->calm >> window->raises == CALM_ROUNDS) {
-		set_depth(window, window->depth - 1U);
-	}
+	depth_learn(&window->depth, moved, returned, window->granules * GRANULE_PAGES);
 }
 
 /* Of sightings, the part that shall end with an access: each one costs something. */
@@ -538,4 +514,12 @@ bool watch_is_settled(const struct watch *watch)
 		if (counts(watch, kind) && !watch->window[kind].settled)
 			return false;
 	return true;
+}
+
+bool watch_is_learning(const struct watch *watch)
+{
+	for (int kind = 0; kind < PAGE_KINDS; kind++)
+		if (counts(watch, kind) && depth_is_new(&watch->window[kind].depth))
+			return true;
+	return false;
 }

@@ -14,7 +14,7 @@
 #ifndef FERRY_WATCH_H
 #define FERRY_WATCH_H
 
-#include "policy/heat.h"
+#include "policy/depth.h"
 
 enum page_kind { SMALL_PAGES, HUGE_PAGES, PAGE_KINDS };
 
@@ -38,11 +38,7 @@ struct window {
 	unsigned int since; /* rounds, when all became hotter at once */
 	uint8_t rises;      /* how often, so far */
 
-	/* Pages moved, and moved back, lately: each round counts less than the next. */
-	float moved, returned;
-	uint8_t depth;     /* see HEAT_DEPTH_MOST */
-	uint8_t raises;    /* of it, so far */
-	unsigned int calm; /* rounds since that changed or was right */
+	struct depth depth; /* how many of them it takes to know */
 };
 
 /*
@@ -122,7 +118,7 @@ void watch_need_small(struct watch *watch);
 /*
  * Takes note of the pages of a kind that a round moves, and of those of them that go
  * back where they were not long ago: where that is much, what was taken for heat was
- * chance, or a sweep, and it takes more windows to know.
+ * chance, and it takes more windows to know (depth.h).
  */
 void watch_learn(struct watch *watch, enum page_kind kind, uint64_t moved,
 		 uint64_t returned);
@@ -138,6 +134,9 @@ void watch_restart(struct watch *watch);
 
 /* Whether all windows are right. */
 bool watch_is_settled(const struct watch *watch);
+
+/* Whether it takes more windows than before to know, and they are not there yet. */
+bool watch_is_learning(const struct watch *watch);
 
 void watch_destroy(struct watch *watch);
 

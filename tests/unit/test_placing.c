@@ -6,7 +6,7 @@
  * sweep just is, whether it is mapped by small or by huge pages; and hot memory is still
  * found after that; nor is memory that was filled later than other; nor what happens to
  * be watched while a program runs that pauses now and then. What was in use when its
- * block was moved follows.
+ * block was moved follows. Memory that is all alike fills what room there is.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -188,6 +188,7 @@ void __wrap_budget_allowed(struct node_set *nodes)
 
 static struct topology topology;
 static struct placer placer;
+static bool level; /* of its limits */
 static struct watch watch;
 static struct heat heat;
 
@@ -224,7 +225,7 @@ static void end(void)
 static uint64_t rounds(unsigned int n)
 {
 	const struct span span = {BASE, BASE + GRANULES * GRANULE_BYTES};
-	const struct placer_limits limits = {UINT64_MAX, 250 * MS, UINT64_MAX};
+	const struct placer_limits limits = {UINT64_MAX, 250 * MS, UINT64_MAX, level};
 	uint64_t before = world.moved;
 
 	for (unsigned int i = 0; i < n; i++) {
@@ -238,7 +239,7 @@ static uint64_t rounds(unsigned int n)
 		for (int kind = 0; kind < PAGE_KINDS; kind++)
 			watch_learn(&watch, (enum page_kind)kind, result.picked[kind],
 				    result.returned[kind]);
-		world.now += 50 * MS + (uint64_t)(random_share() * 100) * MS;
+		world.now += (uint64_t)(random_share() * 200) * MS;
 	}
 	return world.moved - before;
 }
@@ -288,13 +289,13 @@ static void swept_memory(bool huge, uint64_t period)
 	world.huge = huge;
 	world.sweeps = true;
 	world.period = period;
-	rounds(300);
-	/* Of what HBM holds, little in a quarter of a minute. */
+	/* Of what HBM holds, little, from the start. */
+	assert_true(rounds(300) <= ON_HBM);
 	assert_true(rounds(100) < ON_HBM / 8);
-	/* What becomes hot now takes longer, but is found. */
+	/* What becomes hot now is found. */
 	world.sweeps = false;
 	world.first_hot = 150;
-	rounds(300);
+	rounds(30);
 	assert_int_equal(count_on_hbm(150, HOT), HOT);
 	end();
 }
@@ -348,6 +349,39 @@ static void pauses(void **state)
 	paused(false, 20 * MS);
 }
 
+/* What is alike fills the room there is, once it is sure; then something becomes hot. */
+static void level_memory(bool huge, bool sweeps)
+{
+	start();
+	world.huge = huge;
+	world.sweeps = sweeps;
+	world.period = 220 * MS;
+	world.hot = GRANULES;
+	memset(world.node, DDR_NODE, sizeof(world.node));
+	rounds(100);
+	assert_true(world.moved < ON_HBM / 8);
+	level = true;
+	rounds(100);
+	level = false;
+	assert_in_range(count_on_hbm(0, GRANULES), ON_HBM - 1, ON_HBM);
+	assert_true(world.moved <= ON_HBM + ON_HBM / 8);
+	assert_true(rounds(100) <= 2);
+	world.sweeps = false;
+	world.hot = HOT;
+	world.first_hot = 150;
+	rounds(30);
+	assert_int_equal(count_on_hbm(150, HOT), HOT);
+	end();
+}
+
+static void room_for_level(void **state)
+{
+	(void)state;
+	level_memory(false, false);
+	level_memory(true, false);
+	level_memory(false, true);
+}
+
 static void hot_small_pages(void **state)
 {
 	(void)state;
@@ -381,6 +415,7 @@ int main(void)
 		cmocka_unit_test(pages_in_use),       cmocka_unit_test(swept_small_pages),
 		cmocka_unit_test(swept_huge_pages),   cmocka_unit_test(pauses),
 		cmocka_unit_test(filled_small_pages), cmocka_unit_test(filled_huge_pages),
+		cmocka_unit_test(room_for_level),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,9 +104,45 @@ static void equally_hot_stays(void **state)
 	assert_int_equal(count(PLAN_STAY), UNITS);
 }
 
+/* Room is filled with what is as hot as the rest, if nothing is hotter, and that is all.
+ */
+static void level_memory_fills_room(void **state)
+{
+	struct plan_limits level = quarter;
+
+	(void)state;
+	level.level = true;
+	all_in_ddr(1);
+	for (size_t i = 0; i < 50; i++)
+		unit[i].on_hbm = true;
+	for (size_t i = 50; i < 100; i++)
+		unit[i].score = 0.1f;
+	plan(&quarter);
+	assert_int_equal(count(PLAN_STAY), UNITS);
+	plan(&level);
+	assert_int_equal(count(PLAN_PROMOTE), UNITS / 4 - 50);
+	assert_int_equal(count(PLAN_DEMOTE), 0);
+	for (size_t i = 50; i < 100; i++)
+		assert_int_equal(move[i], PLAN_STAY);
+	carry_out();
+	plan(&level);
+	assert_int_equal(count(PLAN_STAY), UNITS);
+	/* Something is hot: that alone moves, for one of those. */
+	unit[0].on_hbm = false;
+	for (size_t i = 200; i < 210; i++) {
+		unit[i].on_hbm = false;
+		unit[i].score = 9;
+	}
+	plan(&level);
+	assert_int_equal(count(PLAN_PROMOTE), 10);
+	all_in_ddr(0); /* idle */
+	plan(&level);
+	assert_int_equal(count(PLAN_STAY), UNITS);
+}
+
 static void all_that_fits_is_promoted(void **state)
 {
-	struct plan_limits all = {UNITS * PAGES, UNITS * PAGES, UINT64_MAX};
+	struct plan_limits all = {UNITS * PAGES, UNITS * PAGES, UINT64_MAX, false};
 
 	(void)state;
 	all_in_ddr(1);
@@ -214,7 +250,7 @@ static void what_stirs_is_told(void **state)
 /* A limit that shrinks: the coldest leave, down to `fill`. */
 static void too_much_leaves(void **state)
 {
-	struct plan_limits less = {100 * PAGES, 120 * PAGES, UINT64_MAX};
+	struct plan_limits less = {100 * PAGES, 120 * PAGES, UINT64_MAX, false};
 
 	(void)state;
 	all_in_ddr(1);
@@ -230,7 +266,7 @@ static void too_much_leaves(void **state)
 	for (size_t i = 0; i < UNITS; i++)
 		if (move[i] == PLAN_DEMOTE)
 			assert_true(i < 20);
-	less = (struct plan_limits){0, 0, UINT64_MAX};
+	less = (struct plan_limits){0, 0, UINT64_MAX, false};
 	plan(&less);
 	assert_int_equal(count(PLAN_DEMOTE), 110);
 }
@@ -254,7 +290,7 @@ static void no_more_than_most(void **state)
 static void whole_units_only(void **state)
 {
 	struct plan_limits limits = {10 * PAGES + PAGES / 2, 10 * PAGES + PAGES / 2,
-				     UINT64_MAX};
+				     UINT64_MAX, false};
 
 	(void)state;
 	all_in_ddr(1);
@@ -508,6 +544,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hot_ones_are_promoted),
 		cmocka_unit_test(equally_hot_stays),
+		cmocka_unit_test(level_memory_fills_room),
 		cmocka_unit_test(all_that_fits_is_promoted),
 		cmocka_unit_test(room_is_kept),
 		cmocka_unit_test(the_colder_makes_room),

@@ -33,12 +33,14 @@
 #define IDLE_NS       (250 * MS)
 
 /*
- * From one round to the next: the least, while something changes; the most,
- * when all is as it should be; and when there is nothing to choose between.
+ * From one round to the next: while it takes many windows to know memory, and they are
+ * not there yet; the least, while something changes; the most, when all is as it should
+ * be; and when there is nothing to choose between.
  */
-#define INTERVAL_LEAST (100 * MS)
-#define INTERVAL_MOST  (1000 * MS)
-#define INTERVAL_FLAT  (5000 * MS)
+#define INTERVAL_LEARNING (25 * MS)
+#define INTERVAL_LEAST    (100 * MS)
+#define INTERVAL_MOST     (1000 * MS)
+#define INTERVAL_FLAT     (5000 * MS)
 
 /* Rounds in a row after which it is believed that there is nothing to choose between. */
 #define FLAT_ROUNDS 8
@@ -289,8 +291,9 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 	uint64_t affordable = cost * 200 / options.config->overhead;
 
 	own.stirring = result->stirring;
-	if (result->moved || stirs || !watch_is_settled(&own.watch) ||
-	    watch_is_learning(&own.watch))
+	if (watch_is_learning(&own.watch))
+		return INTERVAL_LEARNING;
+	if (result->moved || stirs || !watch_is_settled(&own.watch))
 		return INTERVAL_LEAST;
 	if (affordable > most)
 		most = affordable;
@@ -365,7 +368,7 @@ static uint64_t sampler_cost(void)
 static void count_flat(const struct placer_result *result)
 {
 	if (!result->flat || own.more || !watch_is_settled(&own.watch) ||
-	    watch_is_learning(&own.watch))
+	    skew_is_open(&own.skew))
 		own.flat = 0;
 	else if (own.flat < FLAT_ROUNDS)
 		own.flat++;

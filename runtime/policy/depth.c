@@ -2,6 +2,8 @@
 /* Depth: see depth.h. One thread's. */
 #include "policy/depth.h"
 
+#include <string.h>
+
 unsigned int depth_now(const struct depth *depth)
 {
 	return depth->sweeps ? HEAT_DEPTH_MOST : depth->learnt;
@@ -12,10 +14,11 @@ unsigned int depth_now(const struct depth *depth)
 /* Pages that are accessed independently are not all accessed or none of them. */
 #define PAGES_LEAST (BLOCK_PAGES / 2)
 /* Fewer blocks tell nothing. */
-#define COMPARED_LEAST 8
+#define COMPARED_LEAST 32
 /*
- * What becomes hot or cold, and a program that pauses, turn over once; so it is believed
- * when one in so many did in two rounds running, and until far fewer do for some time.
+ * What is hot may become cold, and other memory hot, but once; so it is believed when one
+ * block in so many turned over in two rounds running, and until far fewer do for some
+ * time. Of a program that pauses all turn the same way.
  */
 #define TURNING_PART      8
 #define ROUNDS_TO_BELIEVE 2
@@ -37,20 +40,37 @@ void depth_note(struct depth *depth, struct granule *granule, const struct sampl
 
 	if (comparable && seen && granule->seen) {
 		depth->compared++;
-		depth->turned += (seen == SEEN_ALL && granule->seen == SEEN_NONE) ||
-				 (seen == SEEN_NONE && granule->seen == SEEN_ALL);
+		if (seen == SEEN_ALL && granule->seen == SEEN_NONE)
+			depth->turned[depth->window].on++;
+		if (seen == SEEN_NONE && granule->seen == SEEN_ALL)
+			depth->turned[depth->window].off++;
 	}
 	granule->seen = (uint8_t)seen;
+}
+
+/* Blocks that turned over, each way as many. */
+static size_t count_turned(const struct depth *depth)
+{
+	size_t turned = 0;
+
+	for (size_t i = 0; i < HEAT_WINDOWS_SMALL; i++) {
+		size_t on = depth->turned[i].on, off = depth->turned[i].off;
+
+		turned += 2 * (on < off ? on : off);
+	}
+	return turned;
 }
 
 void depth_end_round(struct depth *depth)
 {
 	size_t part = depth->sweeps ? 2 * TURNING_PART : TURNING_PART;
-	bool sweeps = depth->turned > depth->compared / part;
+	bool sweeps = count_turned(depth) > depth->compared / part;
+	bool tells = depth->compared >= COMPARED_LEAST;
 
-	if (depth->compared < COMPARED_LEAST)
+	depth->compared = 0;
+	memset(depth->turned, 0, sizeof(depth->turned));
+	if (!tells)
 		return;
-	depth->compared = depth->turned = 0;
 	depth->rounds += depth_is_new(depth);
 	depth->turning = sweeps == depth->sweeps ? 0 : depth->turning + 1;
 	if (depth->turning < (sweeps ? ROUNDS_TO_BELIEVE : ROUNDS_TO_DOUBT))

@@ -8,8 +8,8 @@
  * So it takes 2^depth as many,
  *
  * - the most at once where sweeps are seen: of many blocks one window finds all pages
- *   accessed and the next one none, or the other way round, over and over. (A huge page,
- *   with one accessed bit, does not tell.)
+ *   accessed and the next one none, of as many the other way round, over and over. (A
+ *   huge page, with one accessed bit, does not tell.)
  * - one step more each time that much of what was moved goes back.
  *
  * One thread's: the policy's.
@@ -21,9 +21,16 @@
 
 /* All zeros is the depth 0. */
 struct depth {
-	/* Blocks of which this round and the one before it tell; those that turned over.
+	/*
+	 * Of this round: blocks that could be compared with the window before, and those
+	 * of which all is accessed now, or nothing is any more, by the window's number.
 	 */
-	size_t compared, turned;
+	size_t compared;
+	struct {
+		size_t on, off;
+	} turned[HEAT_WINDOWS_SMALL];
+	unsigned int window; /* the number of the one that is noted */
+
 	bool sweeps;
 	uint8_t turning; /* rounds in a row that it is otherwise; see depth_end_round() */
 	unsigned int rounds; /* since it was found; up to what it takes to know */

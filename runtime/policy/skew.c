@@ -28,8 +28,9 @@
 #define TURN_PAYS 4
 /* The pause after a turn without that; twice as long after each further one. */
 #define PAUSE_NS (2 * SECOND)
-/* Which it stays at after so many of them. */
-#define IN_VAIN_MOST 3
+/* Which it stays at after so many of them; after so many skew is not to be expected. */
+#define IN_VAIN_MOST  3
+#define IN_VAIN_LEAST 2
 /* Every now and then heat that has not changed is doubted too. */
 #define ANEW_NS (16 * SECOND)
 /* Of memory that is gone, or that a slow sampler does not get to, nothing is known. */
@@ -459,7 +460,13 @@ bool skew_round(struct skew *skew, const struct skew_round *round)
 			   walk.doubted < walk.wanted ? walk.doubted : walk.wanted, now);
 	else if (walk.wanted && walk.judged)
 		was_in_vain(skew, now);
+	skew->judged = walk.judged;
 	return skew->turn || walk.more;
+}
+
+bool skew_is_open(const struct skew *skew)
+{
+	return !skew->why && skew->judged && skew->in_vain < IN_VAIN_LEAST;
 }
 
 static void let_go(struct granule *granule, uintptr_t addr)

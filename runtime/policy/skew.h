@@ -50,6 +50,7 @@ struct skew {
 	bool forgets;          /* what was known counts no more */
 	uint64_t moved;        /* pages, since the last one of them */
 	size_t runs;           /* of granules that are split */
+	size_t judged;         /* huge pages that more is known of, in the last round */
 	uint64_t split, whole; /* huge pages, so far; made whole again */
 	uint64_t ns;           /* CPU time of this thread that making whole took */
 	int failed;            /* why some could not be made whole; 0: all could */
@@ -77,6 +78,9 @@ void skew_open(struct skew *skew, const struct sampler *sampler);
 
 /* Whether there is more to do soon. */
 bool skew_round(struct skew *skew, const struct skew_round *round);
+
+/* Whether huge pages have been looked into so little that many may be skewed. */
+bool skew_is_open(const struct skew *skew);
 
 /* In a forked child, whose heat is about to be forgotten: nothing is split on purpose. */
 void skew_let_go(struct skew *skew, const struct heat *heat);

@@ -182,7 +182,8 @@ static int sample_slices(struct watch *watch, struct heat *heat, enum page_kind 
 	unsigned int windows = windows_in_round(watch, kind);
 
 	window->granules += slices->parts;
-	for (unsigned int i = 0; i < windows; i++)
+	for (unsigned int i = 0; i < windows; i++) {
+		window->depth.window = i % HEAT_WINDOWS_SMALL;
 		for (size_t first = 0; first < slices->parts; first += size) {
 			size_t end = first + size;
 			int err = sample_slice(watch, heat, window, first,
@@ -191,6 +192,7 @@ static int sample_slices(struct watch *watch, struct heat *heat, enum page_kind 
 			if (err)
 				return err;
 		}
+	}
 	slices->parts = 0;
 	return 0;
 }

@@ -5,7 +5,7 @@ quarter; in the middle of the run something else becomes hot. Who finds it?
 Cases: 4k (hot blocks of 2 MiB in 4 KiB pages), thp (the same in huge pages),
 64k-blocks (hot blocks of 64 KiB, in 4 KiB pages), 64k-thp (the same in huge pages); chase (as 4k, each address
 read from the line before), stencil (sweeps over a tenth in one run), stream (sweeps over
-everything, so that all is equally hot); sqlite (a table in memory, queried as in 4k; work only).
+everything, so that all is equally hot, which takes some time to know: its phases are twice as long); sqlite (a table in memory, queried as in 4k; work only).
 Each subject runs in a guest of its own, one after the other. NUMA balancing is on for the policy auto and the peers
 named after it; auto-fault is the policy with the sampler fault, at its default overhead. Units:
 
@@ -37,6 +37,7 @@ CASES = {  # by name: command, peers
     "sqlite": (["python3", SQLITE], FEW_PEERS),
 }
 MIB, PAGES_MIB = 448, 256
+LONGER = {"stream": 2}
 HBM_MIB = 128  # of which the kernel and the headroom leave a quarter of MIB
 
 
@@ -47,7 +48,7 @@ def measure(options):
         if clock != (options.clock or "icount"):
             continue
         for case, (command, peers) in CASES.items():
-            runs = {subject: run(options, subject, command, seconds, clock)
+            runs = {subject: run(options, subject, command, seconds * LONGER.get(case, 1), clock)
                     for subject in ("auto",) + (peers[:1] if options.quick else peers)}
             if options.charts and "sqlite" not in case:
                 plot(case, runs, options.charts)

@@ -37,6 +37,7 @@ static struct {
 	bool pausing;
 	uint64_t until; /* it does, or does not */
 	size_t first_hot, hot;
+	double often;  /* how often each hot page is accessed, a second */
 	size_t filled; /* granules; while it fills the others it accesses none of them */
 	uint64_t now, random;
 	int8_t node[GRANULES];
@@ -63,14 +64,14 @@ static bool swept(size_t g, uint64_t ns)
 	return ahead < (double)ns / (double)world.period;
 }
 
-/* Each page of hot memory some 20 times a second; the others 200 times less often. */
+/* Pages that are not hot are accessed once in ten seconds. */
 static double chance(size_t g, uint64_t ns)
 {
 	bool hot = g >= world.first_hot && g < world.first_hot + world.hot;
 
 	if (world.pausing || world.filled < GRANULES)
 		return 0;
-	return (hot ? 20.0 : 0.1) * (double)ns / 1e9;
+	return (hot ? world.often : 0.1) * (double)ns / 1e9;
 }
 
 /* Of a block's pages. */
@@ -209,6 +210,7 @@ static void start(void)
 	memset(&world, 0, sizeof(world));
 	world.random = 88172645463325252U;
 	world.hot = HOT;
+	world.often = 20;
 	world.filled = GRANULES;
 	for (size_t g = 0; g < ON_HBM; g++)
 		world.node[g] = HBM_NODE;
@@ -382,6 +384,22 @@ static void room_for_level(void **state)
 	level_memory(false, true);
 }
 
+/* Hot memory that is all accessed or not at all, as the program runs, is not swept over.
+ */
+static void hot_at_times(void **state)
+{
+	(void)state;
+	start();
+	world.first_hot = 100;
+	world.hot = ON_HBM - 6;
+	world.often = 2000;
+	world.pauses = 100 * MS;
+	rounds(30);
+	assert_int_equal(count_on_hbm(100, world.hot), world.hot);
+	assert_false(watch_is_learning(&watch));
+	end();
+}
+
 static void hot_small_pages(void **state)
 {
 	(void)state;
@@ -415,7 +433,7 @@ int main(void)
 		cmocka_unit_test(pages_in_use),       cmocka_unit_test(swept_small_pages),
 		cmocka_unit_test(swept_huge_pages),   cmocka_unit_test(pauses),
 		cmocka_unit_test(filled_small_pages), cmocka_unit_test(filled_huge_pages),
-		cmocka_unit_test(room_for_level),
+		cmocka_unit_test(room_for_level),     cmocka_unit_test(hot_at_times),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

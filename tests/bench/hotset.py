@@ -38,6 +38,7 @@ CASES = {  # by name: command, peers
 }
 MIB, PAGES_MIB = 448, 256
 LONGER = {"stream": 2}
+ALL_HOT = {"stream": 1}
 HBM_MIB = 128  # of which the kernel and the headroom leave a quarter of MIB
 
 
@@ -64,8 +65,8 @@ def run(options, subject, command, seconds, clock):
     return [tuple(float(word) for word in line.split()) for line in output.splitlines()]
 
 
-def summary(lines):
-    """The values of a run by unit."""
+def summary(lines, hot_part=0.1):
+    """The values of a run by unit; HOT_PART: of the memory."""
     phases = [[line for line in lines if line[1] == phase] for phase in (0, 1)]
     halves = [phase[len(phase) // 2:] for phase in phases]
     work = statistics.mean(line[3] for half in halves for line in half)
@@ -78,7 +79,7 @@ def summary(lines):
         late = [line for line in phase if line[4] < 0.9 * end]
         # The end of the first interval after which it stays above.
         times.append(phase[min(len(phase) - 1, phase.index(late[-1]) + 1 if late else 0)][0] - start)
-    hot_pages = MIB * PAGES_MIB / 10 * sum(ends)
+    hot_pages = MIB * PAGES_MIB * hot_part * sum(ends)
     steady_seconds = sum(half[-1][0] - half[0][0] for half in halves)
     return {
         "hot-share": statistics.mean(ends),
@@ -93,7 +94,7 @@ def summary(lines):
 
 
 def figures(case, runs, clock):
-    values = {subject: summary(lines) for subject, lines in runs.items()}
+    values = {subject: summary(lines, ALL_HOT.get(case, 0.1)) for subject, lines in runs.items()}
     for peer in runs:
         for unit, value in values["auto"].items():
             if peer != "auto":

@@ -43,7 +43,7 @@ def nodes():
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=1)
-    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--stray", type=int)
     parser.add_argument("--busy-until")
     args = parser.parse_args()

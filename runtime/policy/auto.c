@@ -250,12 +250,14 @@ static uint64_t time_in_debt(void)
 }
 
 /*
- * From nothing to twice as much: samples shall not keep step with what the program does,
- * not even for the few that it takes to know memory.
+ * Half more or less: samples shall not keep step with what the program does; from nothing
+ * to twice as much where few of them are to tell of memory.
  */
 static uint64_t jitter(uint64_t ns)
 {
-	return ns * (clock_ns(CLOCK_MONOTONIC) % 1024) / 512;
+	uint64_t by = ns > INTERVAL_LEAST ? ns : 2 * ns;
+
+	return ns - by / 2 + by * (clock_ns(CLOCK_MONOTONIC) % 1024) / 1024;
 }
 
 /* ---- rounds -------------------------------------------------------------- */
@@ -440,7 +442,7 @@ static uint64_t time_to_rest(void)
 	    !own.placer.hints.phase)
 		return FUTEX_FOREVER;
 	if (own.more && rest > INTERVAL_LEAST)
-		rest = jitter(INTERVAL_LEAST);
+		rest = INTERVAL_LEAST / 2 + jitter(INTERVAL_LEAST) / 2;
 	return debt > rest ? debt : rest;
 }
 

@@ -325,6 +325,7 @@ static int place_memory(struct placer_result *result)
 	if (rate != UINT64_MAX)
 		limits.move_pages =
 			own.move_budget > 0 ? (uint64_t)own.move_budget / PAGE_BYTES : 0;
+	own.placer.holds_huge = skew_holds(&own.skew);
 	err = placer_round(&own.placer, &own.watch, &own.heat, own.span, own.spans,
 			   &limits, result);
 	if (!err)
@@ -436,13 +437,14 @@ static int round_of_work(bool brief)
 static uint64_t time_to_rest(void)
 {
 	uint64_t debt = time_in_debt(), now = clock_ns(CLOCK_MONOTONIC);
+	uint64_t before = own.skew.turn ? INTERVAL_LEARNING : INTERVAL_LEAST;
 	uint64_t rest = own.due > now ? own.due - now : 0;
 
 	if (own.placer.blind && !own.placer.hints.advised_count &&
 	    !own.placer.hints.phase)
 		return FUTEX_FOREVER;
-	if (own.more && rest > INTERVAL_LEAST)
-		rest = INTERVAL_LEAST / 2 + jitter(INTERVAL_LEAST) / 2;
+	if (own.more && rest > before)
+		rest = before / 2 + jitter(before) / 2;
 	return debt > rest ? debt : rest;
 }
 

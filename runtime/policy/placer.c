@@ -311,7 +311,8 @@ static void for_each_unit(struct placer *placer, const struct watch *watch,
 				continue;
 			mean = heat_mean(view.granule, &pages);
 			view.known = watch_knows(watch, view.granule) &&
-				     !is_to_be_whole(&view, mean);
+				     !is_to_be_whole(&view, mean) &&
+				     !(placer->holds_huge && view.granule->huge);
 			view.paused = view.granule->pause;
 			advice_on(placer, addr, view.end, &alike);
 			if (!alike || is_skewed(&view, mean) ||

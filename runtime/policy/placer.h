@@ -35,6 +35,7 @@ struct placer {
 	struct placer_hints hints; /* the caller's, as it likes before each round */
 	/* There is no sampler: nothing but hints moves memory, and any may make room. */
 	bool blind;
+	bool holds_huge; /* heat moves no huge pages for now */
 
 	struct placer_memory *memory; /* what a round works in */
 	unsigned int rounds;

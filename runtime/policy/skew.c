@@ -36,6 +36,9 @@
 /* Of memory that is gone, or that a slow sampler does not get to, nothing is known. */
 #define TURN_NS (60 * SECOND)
 
+/* So long the first turn is waited for. */
+#define HOLD_NS (3 * SECOND)
+
 /* One part in so many of all memory that has moved is a change. */
 #define CHANGE_PART 256
 /* And moved in one round, it means that there is other work. */
@@ -276,6 +279,7 @@ static void judge_probes(struct skew *skew, const struct skew_round *round)
 /* A turn, or looking for something to split, came to nothing. */
 static void was_in_vain(struct skew *skew, uint64_t now)
 {
+	skew->tried = true;
 	skew->pays = false;
 	skew->next_at = now + (PAUSE_NS << skew->in_vain);
 	skew->in_vain += skew->in_vain < IN_VAIN_MOST;
@@ -286,6 +290,7 @@ static void end_turn(struct skew *skew, uint64_t now)
 {
 	skew->probes = 0;
 	skew->moved = 0;
+	skew->tried = true;
 	if (skew->found && skew->found * TURN_PAYS >= skew->known) {
 		skew->forgets = !skew->pays;
 		skew->pays = true;
@@ -445,7 +450,10 @@ bool skew_round(struct skew *skew, const struct skew_round *round)
 	judge_probes(skew, round);
 	if (skew->turn && (!skew->probes || now > skew->turn_ends))
 		end_turn(skew, now);
+	skew->fits = round->result->fits;
 	if (may_begin(skew, round, now)) {
+		if (!skew->hold_ends)
+			skew->hold_ends = now + HOLD_NS;
 		walk.wanted = skew->next_turn ? skew->next_turn : FIRST_TURN;
 		walk.anew = now >= skew->anew_at;
 		if (walk.anew)
@@ -462,6 +470,12 @@ bool skew_round(struct skew *skew, const struct skew_round *round)
 		was_in_vain(skew, now);
 	skew->judged = walk.judged;
 	return skew->turn || walk.more;
+}
+
+bool skew_holds(const struct skew *skew)
+{
+	return !skew->why && !skew->tried && !skew->fits &&
+	       (!skew->hold_ends || clock_ns(CLOCK_MONOTONIC) < skew->hold_ends);
 }
 
 bool skew_is_open(const struct skew *skew)

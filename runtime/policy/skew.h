@@ -9,11 +9,11 @@
  *     its blocks are placed on their own (placer.h);
  *   - else it is made whole again, and is not doubtful until its heat has changed.
  *
- * The first turn splits few. While a good part of a turn is skewed the next one is
- * larger; turns in vain come ever more rarely. Skew may come without a change of any
- * huge page's heat: so now and then a turn doubts all of them, and where it finds skew,
- * nothing counts that was known before. A huge page that was split is made whole when its
- * skew has gone. So what is hot as a whole stays whole.
+ * The first turn splits few, before any huge page is moved. While a good part of a turn
+ * is skewed the next one is larger; turns in vain come ever more rarely. Skew may come
+ * without a change of any huge page's heat: so now and then a turn doubts all of them,
+ * and where it finds skew, nothing counts that was known before. A huge page that was
+ * split is made whole when its skew has gone. So what is hot as a whole stays whole.
  *
  * It is split by the kernel: MADV_COLD on one of its pages, which does nothing to the
  * data. It is made whole by MADV_COLLAPSE (Linux 6.1), which copies it; without that
@@ -46,6 +46,8 @@ struct skew {
 	uint64_t next_at;      /* and not before */
 	unsigned int in_vain;  /* turns in a row, up to the number that counts */
 	bool pays;             /* the last turn found skew */
+	bool tried, fits;      /* there was a turn; there is room for all on HBM */
+	uint64_t hold_ends;    /* if there is none until then */
 	uint64_t anew_at;      /* when a turn doubts all huge pages */
 	bool forgets;          /* what was known counts no more */
 	uint64_t moved;        /* pages, since the last one of them */
@@ -78,6 +80,12 @@ void skew_open(struct skew *skew, const struct sampler *sampler);
 
 /* Whether there is more to do soon. */
 bool skew_round(struct skew *skew, const struct skew_round *round);
+
+/*
+ * Whether huge pages shall stay where they are, since the first turn, soon to come, may
+ * tell that parts of them will do. Not for long.
+ */
+bool skew_holds(const struct skew *skew);
 
 /* Whether huge pages have been looked into so little that many may be skewed. */
 bool skew_is_open(const struct skew *skew);

@@ -251,6 +251,9 @@ static void hot_memory(bool huge)
 	start();
 	world.huge = huge;
 	world.first_hot = 100;
+	placer.holds_huge = true;
+	assert_int_equal(rounds(60) > 0, !huge);
+	placer.holds_huge = false;
 	rounds(60);
 	assert_int_equal(count_on_hbm(100, HOT), HOT);
 	assert_true(rounds(200) <= 2); /* and then rests */

@@ -3,11 +3,11 @@
  * Proves which huge pages are split and made whole again, as the kernel sees them
  * (PAGEMAP_SCAN, AnonHugePages), with a sampler that tells of accesses that are made
  * up: few of those that are in use evenly, and ever more rarely, which are known soon and
- * without a look at the others; all that are hot in places, also where huge pages are too
- * hot to be told apart, or what was even becomes skewed unseen; none where HBM has room
- * for all or the program has given advice; whole again when the skew has gone, where
- * pages have gone, and in a forked child. What is in them stays. One thread, whose clock
- * goes on with each round.
+ * without a look at the others, before huge pages are moved; all that are hot in places,
+ * also where huge pages are too hot to be told apart, or what was even becomes skewed
+ * unseen; none where HBM has room for all or the program has given advice; whole again
+ * when the skew has gone, where pages have gone, and in a forked child. What is in them
+ * stays. One thread, whose clock goes on with each round.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -256,6 +256,24 @@ static void even_ones_stay_whole(void **state)
 	expect_data();
 }
 
+/* No huge page is moved before the first turn, which is soon. */
+static void first_turn_before_moves(void **state)
+{
+	(void)state;
+	assert_true(skew_holds(&skew));
+	result.fits = true;
+	rounds(1);
+	assert_false(skew_holds(&skew));
+	result.fits = false;
+	while (!skew.turn) {
+		rounds(1);
+		assert_true(skew_holds(&skew));
+	}
+	rounds(8);
+	assert_int_equal(skew.turn, 0);
+	assert_false(skew_holds(&skew));
+}
+
 /* What was split is known without looking at the others, and soon. */
 static void turns_are_short(void **state)
 {
@@ -428,6 +446,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(even_ones_stay_whole, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(first_turn_before_moves, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(turns_are_short, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(brief_rounds_leave_the_window, set_up,
 						tear_down),

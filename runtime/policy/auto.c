@@ -295,7 +295,8 @@ static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
 	own.stirring = result->stirring;
 	if (watch_is_learning(&own.watch))
 		return INTERVAL_LEARNING;
-	if (result->moved || stirs || !watch_is_settled(&own.watch))
+	if (result->moved || stirs || watch_stirs(&own.watch) ||
+	    !watch_is_settled(&own.watch))
 		return INTERVAL_LEAST;
 	if (affordable > most)
 		most = affordable;

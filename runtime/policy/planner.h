@@ -36,7 +36,7 @@
 
 #define PLAN_RATIO 2.0f
 /* What has come so far may be on its way there: heat is a mean over windows. */
-#define PLAN_STIRS 1.3f
+#define PLAN_STIRS 1.5f
 
 /*
  * The least rate (heat_rate()) to be promoted by: below it a unit is accessed

@@ -50,9 +50,6 @@
 /* Of its score, what a block may have where all of its granule is watched right. */
 #define MOST_PART 0.6f
 
-/* What was split for a block PLAN_RATIO times as hot stays so while it is this much. */
-#define KEEPS_RATIO 1.5f
-
 /* Made whole in one round at most; each one is a copy of 2 MiB. */
 #define WHOLE_MOST 8
 /* A huge page that cannot be made whole is left to the kernel after so many tries. */
@@ -397,7 +394,7 @@ static void look_at_split(struct walk *walk, struct granule *granule, uintptr_t 
 	}
 	if (!watch_knows(round->watch, granule) || !granule->placed_known ||
 	    granule->pause ||
-	    (!round->result->fits && is_skewed(round, granule, KEEPS_RATIO)))
+	    (!round->result->fits && is_skewed(round, granule, PLAN_STIRS)))
 		return;
 	if (walk->made_whole == WHOLE_MOST) {
 		walk->more = true;

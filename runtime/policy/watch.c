@@ -97,19 +97,26 @@ static void make_spans(struct watch_slices *slices, size_t first, size_t end)
 	}
 }
 
+/* Of a block's pages, a part so much greater than before is not chance. */
+#define JUMP 0.4f
+
 /* Notes, by one block, what is found beside what was known. */
 static void compare(struct window *window, struct granule *granule, size_t block,
 		    const struct sample *sample)
 {
 	bool comparable =
 		granule->windows && granule->length == window->length && sample->watched;
+	float seen, expected;
 
 	depth_note(&window->depth, granule, sample, comparable);
 	if (!comparable)
 		return;
-	window->seen += (float)sample->accessed / (float)sample->watched;
-	window->expected += (float)granule->heat[block] / 65535.0f;
+	seen = (float)sample->accessed / (float)sample->watched;
+	expected = (float)granule->heat[block] / 65535.0f;
+	window->seen += seen;
+	window->expected += expected;
 	window->compared++;
+	window->jumped += !sample->huge && seen - expected > JUMP;
 }
 
 static void note_slice(const struct watch_slices *slices, size_t first, size_t end,
@@ -277,6 +284,8 @@ static int sample_kinds(struct watch *watch, struct heat *heat, const struct spa
 		watch->window[kind].sampled = true;
 		watch->window[kind].granules = watch->window[kind].compared = 0;
 		watch->window[kind].seen = watch->window[kind].expected = 0;
+		watch->window[kind].jumped_before = watch->window[kind].jumped;
+		watch->window[kind].jumped = 0;
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
 		depth_end_round(&watch->window[kind].depth);
 	}
@@ -516,6 +525,17 @@ bool watch_is_settled(const struct watch *watch)
 		if (counts(watch, kind) && !watch->window[kind].settled)
 			return false;
 	return true;
+}
+
+/* One block in so many is not chance either. */
+#define JUMPED_PART 128
+
+bool watch_stirs(const struct watch *watch)
+{
+	const struct window *window = &watch->window[SMALL_PAGES];
+
+	return window->sampled && !window->depth.sweeps &&
+	       window->jumped > window->jumped_before + window->compared / JUMPED_PART;
 }
 
 bool watch_is_learning(const struct watch *watch)

@@ -35,8 +35,9 @@ struct window {
 	/* Shares that this round found accessed, and what was known of the same pages. */
 	float seen, expected;
 	size_t compared;
-	unsigned int since; /* rounds, when all became hotter at once */
-	uint8_t rises;      /* how often, so far */
+	size_t jumped, jumped_before; /* of these, far hotter at once; the round before */
+	unsigned int since;           /* rounds, when all became hotter at once */
+	uint8_t rises;                /* how often, so far */
 
 	struct depth depth; /* how many of them it takes to know */
 };
@@ -134,6 +135,12 @@ void watch_restart(struct watch *watch);
 
 /* Whether all windows are right. */
 bool watch_is_settled(const struct watch *watch);
+
+/*
+ * Whether more memory than in the round before was accessed much more than it was known
+ * for; of small pages, of which one window tells that.
+ */
+bool watch_stirs(const struct watch *watch);
 
 /* Whether it takes more windows than before to know, and they are not there yet. */
 bool watch_is_learning(const struct watch *watch);

@@ -257,7 +257,13 @@ static void hot_memory(bool huge)
 	rounds(60);
 	assert_int_equal(count_on_hbm(100, HOT), HOT);
 	assert_true(rounds(200) <= 2); /* and then rests */
+	for (int i = 0; i < 20; i++) {
+		rounds(1);
+		assert_false(watch_stirs(&watch));
+	}
 	world.first_hot = 180;
+	rounds(1);
+	assert_int_equal(watch_stirs(&watch), !huge); /* one window tells */
 	rounds(60);
 	assert_int_equal(count_on_hbm(180, HOT), HOT);
 	end();

@@ -238,9 +238,9 @@ static void what_stirs_is_told(void **state)
 	plan(&quarter);
 	assert_int_equal(planner.stirring, 0);
 	for (size_t i = 0; i < 30; i++)
-		unit[i].score = 1.4f;
-	unit[40].score = 1.2f; /* less than that */
-	unit[41].score = 1.4f; /* in HBM */
+		unit[i].score = 1.8f;
+	unit[40].score = 1.3f; /* less than that */
+	unit[41].score = 1.8f; /* in HBM */
 	unit[41].on_hbm = true;
 	plan(&quarter);
 	assert_int_equal(planner.stirring, 30 * PAGES);

@@ -527,15 +527,20 @@ bool watch_is_settled(const struct watch *watch)
 	return true;
 }
 
-/* One block in so many is not chance either. */
+/*
+ * One block in so many is not chance either; but of a program that pauses, or uses its
+ * memory in turns, more than so many are.
+ */
 #define JUMPED_PART 128
+#define JUMPED_MOST 4
 
 bool watch_stirs(const struct watch *watch)
 {
 	const struct window *window = &watch->window[SMALL_PAGES];
 
 	return window->sampled && !window->depth.sweeps &&
-	       window->jumped > window->jumped_before + window->compared / JUMPED_PART;
+	       window->jumped > window->jumped_before + window->compared / JUMPED_PART &&
+	       window->jumped <= window->compared / JUMPED_MOST;
 }
 
 bool watch_is_learning(const struct watch *watch)

@@ -406,6 +406,14 @@ static void hot_at_times(void **state)
 	rounds(30);
 	assert_int_equal(count_on_hbm(100, world.hot), world.hot);
 	assert_false(watch_is_learning(&watch));
+	/* That all of it is accessed again is no reason to hurry. */
+	world.hot = GRANULES;
+	world.first_hot = 0;
+	rounds(30);
+	for (int i = 0; i < 20; i++) {
+		rounds(1);
+		assert_false(watch_stirs(&watch));
+	}
 	end();
 }
 

@@ -249,14 +249,9 @@ static uint64_t time_in_debt(void)
 			       : (uint64_t)-own.budget * 100 / options.config->overhead;
 }
 
-/*
- * Half more or less: samples shall not keep step with what the program does; from nothing
- * to twice as much where few of them are to tell of memory.
- */
-static uint64_t jitter(uint64_t ns)
+/* @ns, and by chance up to half of @by more or less. */
+static uint64_t jitter(uint64_t ns, uint64_t by)
 {
-	uint64_t by = ns > INTERVAL_LEAST ? ns : 2 * ns;
-
 	return ns - by / 2 + by * (clock_ns(CLOCK_MONOTONIC) % 1024) / 1024;
 }
 
@@ -387,13 +382,20 @@ static void learn(const struct placer_result *result)
 			    result->returned[kind]);
 }
 
-/* Rests from moving, and finds when the next round is due. */
+/*
+ * Rests from moving, and finds when the next round is due: half more or less, since
+ * samples shall not keep step with what the program does; from nothing to twice as much
+ * where few of them are to tell of memory.
+ */
 static void set_due(const struct placer_result *result, uint64_t cost)
 {
+	uint64_t by;
+
 	own.interval = next_interval(result, cost);
+	by = own.interval > INTERVAL_LEAST ? own.interval : 2 * own.interval;
 	if (result->took > own.interval)
 		sleep_ns(result->took - own.interval);
-	own.due = clock_ns(CLOCK_MONOTONIC) + jitter(own.interval);
+	own.due = clock_ns(CLOCK_MONOTONIC) + jitter(own.interval, by);
 }
 
 /* @brief: one before its time. 0, or -errno: nothing can be done any more. */
@@ -445,7 +447,7 @@ static uint64_t time_to_rest(void)
 	    !own.placer.hints.phase)
 		return FUTEX_FOREVER;
 	if (own.more && rest > before)
-		rest = before / 2 + jitter(before) / 2;
+		rest = jitter(before, before);
 	return debt > rest ? debt : rest;
 }
 

@@ -281,13 +281,15 @@ static int sample_kinds(struct watch *watch, struct heat *heat, const struct spa
 	int err = make_slices(watch);
 
 	for (int kind = 0; kind < end_kind && !err; kind++) {
-		watch->window[kind].sampled = true;
-		watch->window[kind].granules = watch->window[kind].compared = 0;
-		watch->window[kind].seen = watch->window[kind].expected = 0;
-		watch->window[kind].jumped_before = watch->window[kind].jumped;
-		watch->window[kind].jumped = 0;
+		struct window *window = &watch->window[kind];
+
+		window->sampled = true;
+		window->granules = window->compared = 0;
+		window->seen = window->expected = 0;
+		window->jumped_before = window->jumped;
+		window->jumped = 0;
 		err = sample_kind(watch, heat, span, n, (enum page_kind)kind, cpu_end);
-		depth_end_round(&watch->window[kind].depth);
+		depth_end_round(&window->depth);
 	}
 	return err;
 }

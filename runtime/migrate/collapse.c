@@ -26,6 +26,12 @@ bool collapse_allowed(uintptr_t granule)
 	       (setting == HUGE_SYSTEM_MADVISE && region_of((void *)granule) >= 0);
 }
 
+bool collapse_advised(uintptr_t granule)
+{
+	/* Less than a huge page, so that nothing but the mapping is checked. */
+	return !madvise((void *)granule, PAGE_BYTES, MADV_COLLAPSE);
+}
+
 void collapse(uintptr_t addr, size_t len)
 {
 	/* It ends at some failures: the rest is tried one by one. */

@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "heap/region.h"
 #include "migrate/collapse.h"
 #include "migrate/engine.h"
 #include "migrate/held.h"
@@ -32,9 +33,10 @@
 
 /* What is to be done with a piece. */
 enum way {
-	COLLAPSE, /* small pages: to become a huge one */
-	RELOCATE, /* a huge page, not on the target */
-	SETTLED,  /* counted, or move_pages(2)'s */
+	COLLAPSE,       /* small pages: to become a huge one first */
+	RELOCATE,       /* a huge page, not on the target */
+	RELOCATE_SMALL, /* small pages: to become a huge one there */
+	SETTLED,        /* counted, or move_pages(2)'s */
 };
 
 /* A batch in the copiers' hands. */
@@ -87,20 +89,38 @@ static void count(struct task *task, size_t piece, unsigned int there)
 	task->how[piece] = SETTLED;
 }
 
-/* A granule of plain memory. 1, 0 or -errno. */
-static int is_plain(struct mapping_reader *reader, const struct piece *piece)
-{
+/* The mapping that was looked at last, and whether its small pages may become huge. */
+struct view {
+	struct mapping_reader reader;
 	struct mapping mapping;
+	enum { UNKNOWN, NO, YES } advised;
+};
+
+/* A granule of plain memory. 1, 0 or -errno. */
+static int is_plain(struct view *view, const struct piece *piece)
+{
+	uintptr_t before = view->mapping.start;
+	const struct mapping *mapping = &view->mapping;
 	int found;
 
 	if (piece->len != GRANULE_BYTES)
 		return 0;
-	found = mapping_find(reader, piece->addr, &mapping);
+	found = mapping_find(&view->reader, piece->addr, &view->mapping);
 	if (found <= 0)
 		return found;
-	return mapping.start <= piece->addr &&
-	       mapping.end >= piece->addr + GRANULE_BYTES && mapping.anonymous &&
-	       mapping.writable;
+	if (mapping->start != before)
+		view->advised = UNKNOWN;
+	return mapping->start <= piece->addr &&
+	       mapping->end >= piece->addr + GRANULE_BYTES && mapping->anonymous &&
+	       mapping->writable;
+}
+
+/* Asked once a mapping, as it may take long. */
+static bool is_advised(struct view *view, uintptr_t granule)
+{
+	if (view->advised == UNKNOWN)
+		view->advised = collapse_advised(granule) ? YES : NO;
+	return view->advised == YES;
 }
 
 /* Asks the module first, as it takes least time to answer. */
@@ -126,12 +146,13 @@ static void sort_huge(struct task *task, size_t i, unsigned int there)
 }
 
 /* What small pages map: to become huge, if it may, and is not all there. */
-static void sort_small(struct task *task, size_t i)
+static void sort_small(struct task *task, size_t i, struct view *view)
 {
 	const struct piece *piece = &task->batch->piece[i];
 	int16_t node[GRANULE_PAGES];
 
-	if (!collapse_allowed(piece->addr) || !relocate_is_full(piece->addr) ||
+	if (!collapse_allowed(piece->addr) || !is_advised(view, piece->addr) ||
+	    !relocate_is_full(piece->addr) ||
 	    nodes_of(piece->addr, GRANULE_BYTES, node)) {
 		to_rest(task, i);
 		return;
@@ -140,6 +161,9 @@ static void sort_small(struct task *task, size_t i)
 		task->there[i] += node[k] == piece->node;
 	if (task->there[i] == GRANULE_PAGES)
 		count(task, i, GRANULE_PAGES);
+	/* Of Ferry's regions nothing is unmapped. */
+	else if (relocate_takes_small() && region_of((void *)piece->addr) >= 0)
+		task->how[i] = RELOCATE_SMALL;
 	else
 		task->how[i] = COLLAPSE;
 }
@@ -147,13 +171,13 @@ static void sort_small(struct task *task, size_t i)
 static int sort_out(struct task *task)
 {
 	struct batch *batch = task->batch;
-	struct mapping_reader reader;
-	int err = mapping_open(&reader, false);
+	struct view view = {.advised = UNKNOWN};
+	int err = mapping_open(&view.reader, false);
 
 	if (err)
 		return err;
 	for (size_t i = 0; i < batch->count && !err; i++) {
-		int found = is_plain(&reader, &batch->piece[i]);
+		int found = is_plain(&view, &batch->piece[i]);
 
 		task->there[i] = 0;
 		if (found < 0)
@@ -163,9 +187,9 @@ static int sort_out(struct task *task)
 		else if (relocate_is_huge(batch->piece[i].addr))
 			sort_huge(task, i, GRANULE_PAGES);
 		else
-			sort_small(task, i);
+			sort_small(task, i, &view);
 	}
-	mapping_close(&reader);
+	mapping_close(&view.reader);
 	return err;
 }
 
@@ -204,19 +228,20 @@ static void collapse_small(struct task *task)
 	}
 }
 
-static void relocate_huge(struct task *task)
+static void relocate_pieces(struct task *task)
 {
 	struct batch *batch = task->batch;
 
 	for (size_t i = 0, n; i < batch->count; i += n) {
+		bool small = task->how[i] == RELOCATE_SMALL;
 		uint32_t there;
 
 		n = 1;
-		if (task->how[i] != RELOCATE)
+		if (task->how[i] != RELOCATE && !small)
 			continue;
 		n = run_length(task, i, WINDOW_GRANULES);
-		there = relocate_run(batch->piece[i].addr, n, &task->node[i],
-				     batch->piece[i].node);
+		there = relocate_run(batch->piece[i].addr, n,
+				     small ? NULL : &task->node[i], batch->piece[i].node);
 		for (size_t k = 0; k < n; k++)
 			if (there & 1U << k)
 				count(task, i + k, task->there[i + k]);
@@ -241,7 +266,7 @@ static void carry_out(struct task *task)
 	batch->result.error = sort_out(task);
 	if (!batch->result.error) {
 		collapse_small(task);
-		relocate_huge(task);
+		relocate_pieces(task);
 		qsort(rest->piece, rest->count, sizeof(*rest->piece), by_addr);
 		if (rest->count)
 			engine_syscall.move(rest);
@@ -440,6 +465,7 @@ static int relocate_wait_fd(void)
 
 static int engine_open(const char **why)
 {
+	static char text[256];
 	int err;
 
 	queue.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -455,12 +481,17 @@ static int engine_open(const char **why)
 		queue.wake_fd = -1;
 		return err;
 	}
-	*why = relocate_vouched()
-		       ? "userfaultfd with UFFDIO_MOVE; the module tells which pages are "
-			 "held"
-		       : "userfaultfd with UFFDIO_MOVE; without the module pages held by "
-			 "vmsplice(2) or direct I/O on network file systems cannot be "
-			 "told";
+	snprintf(
+		text, sizeof(text), "userfaultfd with UFFDIO_MOVE; %s%s",
+		relocate_vouched()
+			? "the module tells which pages are held"
+			: "without the module pages held by vmsplice(2) or direct I/O on "
+			  "network file systems cannot be told",
+		relocate_takes_small()
+			? ""
+			: "; small pages become huge by MADV_COLLAPSE only, since their "
+			  "empty page tables cannot be taken away");
+	*why = text;
 	return 0;
 }
 

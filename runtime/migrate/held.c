@@ -55,12 +55,15 @@ static int query(uint32_t mode, uintptr_t addr, size_t len, int16_t *answers)
 	return 0;
 }
 
-bool held(uintptr_t addr)
+bool held(uintptr_t addr, size_t len)
 {
-	int16_t answer = 1;
-	int err = query(FERRY_QUERY_HELD, addr, PAGE_BYTES, &answer);
+	int16_t answer[GRANULE_BYTES / PAGE_BYTES];
+	int err = query(FERRY_QUERY_HELD, addr, len, answer);
+	bool any = false;
 
-	return err ? err != -ENODEV : answer != 0;
+	for (size_t i = 0; !err && i < len / PAGE_BYTES; i++)
+		any |= answer[i] != 0;
+	return err ? err != -ENODEV : any;
 }
 
 int held_nodes(uintptr_t addr, size_t len, int16_t *nodes)

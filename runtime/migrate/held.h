@@ -17,8 +17,11 @@ void held_close(void);
 /* Whether there is a module that tells. */
 bool held_known(void);
 
-/* false also if nobody can tell. Any thread; takes no memory. */
-bool held(uintptr_t addr);
+/*
+ * Whether one of the pages of a granule's part is, or of the huge page there; false also
+ * if nobody can tell. Any thread; takes no memory.
+ */
+bool held(uintptr_t addr, size_t len);
 
 /* As an engine's query(), at a fraction of what move_pages(2) takes. -ENODEV: no module.
  */

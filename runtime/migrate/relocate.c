@@ -9,8 +9,10 @@
 #include <unistd.h>
 
 #include "fault/uffd.h"
+#include "migrate/collapse.h"
 #include "migrate/engine.h"
 #include "migrate/held.h"
+#include "migrate/helper.h"
 #include "migrate/page.h"
 #include "migrate/pagemap.h"
 #include "migrate/staging.h"
@@ -22,7 +24,20 @@ static struct {
 	int home; /* the userfaultfd of homes and slots, with events */
 	int pagemap;
 	stream_copy_fn *copy;
+	bool small; /* small pages can become a huge one */
 } relocate = {.home = -1, .pagemap = -1};
+
+/* Granules of a run, which lie together, and how they are moved. */
+struct run {
+	uintptr_t start;
+	size_t n;
+	const int16_t *from; /* a huge page each, of these nodes; NULL: small pages */
+	int node;
+	struct helper *helper; /* for small pages */
+};
+
+/* A copy is made in so many parts where there may be events to read in between. */
+#define COPY_PARTS 16
 
 /*
  * A huge page is moved faster than this, and 512 small ones are not. Asking the kernel
@@ -38,6 +53,11 @@ bool relocate_is_huge(uintptr_t addr)
 bool relocate_is_full(uintptr_t granule)
 {
 	return pagemap_is_full(relocate.pagemap, granule, granule + GRANULE_BYTES);
+}
+
+bool relocate_takes_small(void)
+{
+	return relocate.small;
 }
 
 bool relocate_vouched(void)
@@ -112,7 +132,19 @@ static bool take_out(struct window *w, uintptr_t home, uintptr_t slot)
 	quick = all && clock_ns(CLOCK_MONOTONIC) - began < HUGE_MOVE_NS;
 	/* What small pages leave behind is a page table. */
 	w->whole = err || quick || relocate_is_huge(slot);
-	return !err && w->whole && !held(slot);
+	return !err && w->whole && !held(slot, PAGE_BYTES);
+}
+
+/* The same of a granule of small pages: false also if not all of it is out. */
+static bool take_out_small(struct window *w, uintptr_t home, uintptr_t slot)
+{
+	int err;
+
+	while ((err = move_out(w, home, slot, &w->whole)) == -EAGAIN) {
+		windows_take_events();
+		sched_yield();
+	}
+	return !err && w->whole && !held(slot, GRANULE_BYTES);
 }
 
 /* From now on it is the copy that goes back. */
@@ -181,7 +213,7 @@ static void put_back(struct window *w)
  * Relocates one granule of an open window. false: it is where it was, or what
  * the program has made of it meanwhile.
  */
-static bool relocate_granule(struct window *w, uintptr_t home, int from, int node)
+static bool relocate_huge(struct window *w, uintptr_t home, int from, int node)
 {
 	struct slot *copy = staging_filled(node), *original, *emptied;
 	bool out;
@@ -213,23 +245,108 @@ static bool relocate_granule(struct window *w, uintptr_t home, int from, int nod
 	return out;
 }
 
-uint32_t relocate_run(uintptr_t addr, size_t n, const int16_t *from, int node)
+/* ---- small pages --------------------------------------------------------- */
+
+/*
+ * Copies a granule while the helper takes away the page table, which waits for its event
+ * to be read. Whether it could: else it is in the copy's way.
+ */
+static bool copy_and_take(struct helper *helper, uintptr_t to, uintptr_t from)
 {
+	const size_t part = GRANULE_BYTES / COPY_PARTS;
+	int err;
+
+	for (size_t at = 0; at < GRANULE_BYTES; at += part) {
+		relocate.copy((void *)(to + at), (const void *)(from + at), part);
+		windows_take_events();
+	}
+	while (!helper_has_table(helper, &err)) {
+		windows_take_events();
+		sched_yield();
+	}
+	return !err;
+}
+
+/*
+ * The same of a granule of small pages: a huge page takes their place. There is to be one
+ * for the granule after the next if there is @more than that.
+ */
+static bool relocate_small(struct window *w, uintptr_t home, const struct run *run,
+			   bool more)
+{
+	struct slot *copy = staging_filled(run->node), *original;
+	bool out;
+
+	if (!copy)
+		return false;
+	original = staging_empty();
+	if (!original) {
+		staging_put(copy);
+		return false;
+	}
+	out = take_out_small(w, home, original->addr);
+	if (out) {
+		helper_take_table(run->helper, home);
+		out = copy_and_take(run->helper, copy->addr, original->addr);
+	}
+	if (out)
+		exchange(w, original->addr, copy->addr);
+	put_back(w);
+
+	helper_give_pages(run->helper, original, more ? run->node : SLOT_EMPTY);
+	if (out)
+		copy->node = SLOT_EMPTY;
+	/* Where the page table has stayed, the copy has been split into one of its own.
+	 */
+	if (!out || (w->whole && relocate_is_huge(home)))
+		staging_put(copy);
+	else
+		staging_put_spoiled(copy);
+	return out;
+}
+
+/* ---- runs ---------------------------------------------------------------- */
+
+static bool relocate_granule(struct window *w, const struct run *run, size_t i)
+{
+	uintptr_t home = run->start + i * GRANULE_BYTES;
+
+	return run->from ? relocate_huge(w, home, run->from[i], run->node)
+			 : relocate_small(w, home, run, i + 2 < run->n);
+}
+
+static uint32_t relocate_all(const struct run *run)
+{
+	const uintptr_t end = run->start + run->n * GRANULE_BYTES;
 	uint32_t there = 0;
 	size_t i = 0;
 
-	while (i < n) {
-		struct window *w =
-			window_open(addr + i * GRANULE_BYTES, addr + n * GRANULE_BYTES);
+	while (i < run->n) {
+		struct window *w = window_open(run->start + i * GRANULE_BYTES, end);
 
 		if (!w)
 			break;
 		do {
-			if (relocate_granule(w, addr + i * GRANULE_BYTES, from[i], node))
+			if (relocate_granule(w, run, i))
 				there |= 1U << i;
-		} while (++i < n && !windows_held());
+		} while (++i < run->n && !windows_held());
 		window_close(w);
 	}
+	return there;
+}
+
+uint32_t relocate_run(uintptr_t addr, size_t n, const int16_t *from, int node)
+{
+	struct run run = {.start = addr, .n = n, .from = from, .node = node};
+	uint32_t there;
+
+	if (from)
+		return relocate_all(&run);
+	run.helper = helper_get();
+	if (!run.helper)
+		return 0;
+	there = relocate_all(&run);
+	helper_give_back(run.helper);
 	return there;
 }
 
@@ -242,6 +359,7 @@ static void close_all(void)
 	if (relocate.pagemap >= 0)
 		close(relocate.pagemap);
 	relocate.home = relocate.pagemap = -1;
+	relocate.small = false;
 	windows_init(-1);
 	held_close();
 }
@@ -250,38 +368,51 @@ void relocate_forget(void)
 {
 	close_all();
 	staging_forget();
+	helper_forget();
 }
 
 /*
- * Moves a granule to the node that it is on: shows that all works here, and
- * binds the functions that a window calls.
+ * Moves a granule to the node that it is on, if huge pages map it or not as given: shows
+ * that it works here, and binds the functions that a window calls.
  */
+static int try_granule(uintptr_t home, bool small)
+{
+	volatile char *first = (char *)home;
+	int16_t node = -1;
+	int err = -EOPNOTSUPP;
+
+	madvise((void *)home, GRANULE_BYTES, small ? MADV_NOHUGEPAGE : MADV_HUGEPAGE);
+	for (size_t at = 0; at < (small ? GRANULE_BYTES : PAGE_BYTES); at += PAGE_BYTES)
+		first[at] = 1;
+	madvise((void *)home, GRANULE_BYTES, MADV_HUGEPAGE);
+	engine_syscall.query(home, PAGE_BYTES, &node);
+	if (relocate_is_huge(home) == small || node < 0 ||
+	    (small && !collapse_advised(home)))
+		return -ENOMEM;
+	/* A second time there is a page to be taken again. */
+	for (int i = 0; i < (small ? 1 : 2); i++)
+		err = relocate_run(home, 1, small ? NULL : &node, node) ? 0 : -EOPNOTSUPP;
+	if (*first != 1)
+		return -EIO;
+	return err || relocate_is_huge(home) ? err : -EOPNOTSUPP;
+}
+
 static int try_it(void)
 {
 	struct slot *slot;
-	char *mem = mmap(NULL, 2 * GRANULE_BYTES, PROT_READ | PROT_WRITE,
+	char *mem = mmap(NULL, 3 * GRANULE_BYTES, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uintptr_t home = granule_end((uintptr_t)mem - 1);
-	volatile char *first = (char *)home;
-	int16_t node = -1;
-	int err = -ENOMEM;
+	int err;
 
 	if (mem == MAP_FAILED)
 		return -errno;
-	madvise(mem, 2 * GRANULE_BYTES, MADV_HUGEPAGE);
-	*first = 1;
-	engine_syscall.query(home, PAGE_BYTES, &node);
-	if (relocate_is_huge(home) && node >= 0) {
-		/* A second time there is a page to be taken again. */
-		for (int i = 0; i < 2; i++)
-			err = relocate_run(home, 1, &node, node) ? 0 : -EOPNOTSUPP;
-		if (*first != 1)
-			err = -EIO;
-		slot = staging_empty();
-		if (slot)
-			staging_put_spoiled(slot);
-	}
-	munmap(mem, 2 * GRANULE_BYTES);
+	err = try_granule(home, false);
+	relocate.small = !err && !try_granule(home + GRANULE_BYTES, true);
+	slot = staging_empty();
+	if (slot)
+		staging_put_spoiled(slot);
+	munmap(mem, 3 * GRANULE_BYTES);
 	staging_trim();
 	return err;
 }
@@ -310,6 +441,10 @@ static int open_all(const char **why)
 		return err;
 	*why = "userfaultfd: no staging area can be made";
 	err = staging_open(relocate.home);
+	if (err)
+		return err;
+	*why = "no address space for page tables";
+	err = helper_open(relocate.home);
 	if (err)
 		return err;
 	relocate.copy = stream_copy_best()->copy;

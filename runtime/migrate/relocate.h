@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Relocation: a granule that one huge page maps is moved without the kernel
- * copying a byte.
+ * Relocation: a granule that one huge page maps, or that small pages fill, is moved
+ * without the kernel copying a byte; either becomes a huge page of the target.
  *
  *   home     |..granule..|           registered while the granule is out
  *              | 1     ^ 3
  *   staging  |original|copy|         1: UFFDIO_MOVE out; 2: streaming copy into
  *                 2: ->              a page of the target; 3: UFFDIO_MOVE in
+ *
+ * Small pages leave a page table, which is taken away before 3 (helper.h).
  *
  * Who touches the granule meanwhile waits in the kernel until it is back. A
  * window is the time for which a run of granules is registered, one of them
@@ -55,6 +57,11 @@ int relocate_open(const char **why);
 /* In a forked child. */
 void relocate_forget(void);
 
+/*
+ * Whether small pages that fill a granule can be relocated too, and become a huge page by
+ * it: where the kernel lets an empty page table be taken away.
+ */
+bool relocate_takes_small(void);
 /* Whether all pages that the kernel holds are told. */
 bool relocate_vouched(void);
 /* Whether this process may be told of children of clone(2). Before relocate_open() too.
@@ -68,7 +75,9 @@ bool relocate_is_full(uintptr_t granule);
 
 /*
  * Moves @n granules at @addr, WINDOW_GRANULES at most, each mapped by a huge
- * page of the node given in @from, to @node. Bit i of the answer: granule i is
+ * page of the node given in @from, to @node. @from is NULL: each of them is full of small
+ * pages, and nobody unmaps them meanwhile or maps anything over them: who does, and
+ * writes to it at once, may lose that. Bit i of the answer: granule i is
  * there. The others are where they were. At most MAX_COPIERS threads at once,
  * with all signals blocked and a stack as said above.
  */

@@ -20,8 +20,8 @@
 #include "os/thread.h"
 #include "topology/topology.h"
 
-/* Each copier uses two at a time. */
-#define SLOTS (2 * MAX_COPIERS + STAGING_KEPT)
+/* Each copier uses two at a time, and its helper two more. */
+#define SLOTS (4 * MAX_COPIERS + STAGING_KEPT)
 #define BYTES (SLOTS * GRANULE_BYTES)
 
 /*
@@ -142,7 +142,7 @@ void staging_forget(void)
 {
 	pthread_mutex_init(&staging.lock, NULL);
 	for (size_t i = 0; staging.start && i < SLOTS; i++)
-		if (!staging.slot[i].used && staging.slot[i].node != SLOT_EMPTY)
+		if (!staging.slot[i].used && staging.slot[i].node >= 0)
 			unkeep(staging.slot[i].node);
 	staging.start = 0; /* not inherited */
 }
@@ -159,16 +159,39 @@ static struct slot *take(int node)
 			found = &staging.slot[i];
 	if (found) {
 		found->used = 1;
-		if (node != SLOT_EMPTY)
+		if (node >= 0)
 			unkeep(node);
 	}
 	pthread_mutex_unlock(&staging.lock);
 	return found;
 }
 
+static void release(struct slot *slot)
+{
+	pthread_mutex_lock(&staging.lock);
+	slot->used = 0;
+	pthread_mutex_unlock(&staging.lock);
+}
+
+/* Has a slot in use mapped anew, whatever is in it. Whether that was possible. */
+static bool renew(struct slot *slot)
+{
+	slot->node = map(slot->addr, GRANULE_BYTES) ? SLOT_BROKEN : SLOT_EMPTY;
+	return slot->node == SLOT_EMPTY;
+}
+
 struct slot *staging_empty(void)
 {
-	return take(SLOT_EMPTY);
+	struct slot *slot = take(SLOT_EMPTY);
+
+	if (slot)
+		return slot;
+	/* What kept it from being mapped may have passed: a limit, or lack of memory. */
+	slot = take(SLOT_BROKEN);
+	if (!slot || renew(slot))
+		return slot;
+	release(slot);
+	return NULL;
 }
 
 /* Has a huge page come up in an empty slot, on @node if there is one there. */
@@ -212,25 +235,17 @@ struct slot *staging_filled(int node)
 	return NULL;
 }
 
-static void release(struct slot *slot)
-{
-	pthread_mutex_lock(&staging.lock);
-	slot->used = 0;
-	pthread_mutex_unlock(&staging.lock);
-}
-
 /*
  * Gives the pages of a slot in use back to the kernel, and the slot. Not registered
- * meanwhile: discarding and unmapping would wait for their own event to be read. A
- * slot that cannot be registered again is not used again.
+ * meanwhile: discarding and unmapping would wait for their own event to be read.
  */
 static void empty(struct slot *slot)
 {
 	uffd_unregister(staging.uffd, slot->addr, GRANULE_BYTES);
 	madvise((void *)slot->addr, GRANULE_BYTES, MADV_DONTNEED);
-	slot->node = SLOT_EMPTY;
-	if (!uffd_admit(staging.uffd, slot->addr, GRANULE_BYTES))
-		release(slot);
+	slot->node = uffd_admit(staging.uffd, slot->addr, GRANULE_BYTES) ? SLOT_BROKEN
+									 : SLOT_EMPTY;
+	release(slot);
 }
 
 void staging_put(struct slot *slot)
@@ -247,12 +262,27 @@ void staging_put(struct slot *slot)
 		empty(slot);
 }
 
+void staging_stock(int node)
+{
+	struct slot *slot;
+	bool has = false;
+
+	pthread_mutex_lock(&staging.lock);
+	for (size_t i = 0; i < SLOTS; i++)
+		has |= !staging.slot[i].used && staging.slot[i].node == node;
+	pthread_mutex_unlock(&staging.lock);
+	slot = has ? NULL : staging_filled(node);
+	if (slot)
+		staging_put(slot);
+}
+
 void staging_put_spoiled(struct slot *slot)
 {
-	slot->node = SLOT_EMPTY;
 	uffd_unregister(staging.uffd, slot->addr, GRANULE_BYTES);
-	if (!map(slot->addr, GRANULE_BYTES))
-		release(slot);
+	/* To free many pages takes long; who maps over them keeps all from faulting. */
+	madvise((void *)slot->addr, GRANULE_BYTES, MADV_DONTNEED);
+	renew(slot);
+	release(slot);
 }
 
 bool staging_keeps(void)
@@ -272,7 +302,7 @@ void staging_trim(void)
 	for (int i = 0; i < SLOTS; i++) {
 		slot = &staging.slot[i];
 		pthread_mutex_lock(&staging.lock);
-		if (slot->used || slot->node == SLOT_EMPTY) {
+		if (slot->used || slot->node < 0) {
 			pthread_mutex_unlock(&staging.lock);
 			continue;
 		}

@@ -28,12 +28,13 @@
 
 struct slot {
 	uintptr_t addr;
-	int node;         /* of the huge page in it; SLOT_EMPTY */
+	int node;         /* of the huge page in it; or one of those below */
 	int used;         /* by a copier */
 	uint64_t kept_at; /* ns of CLOCK_MONOTONIC: since when it is kept */
 };
 
-#define SLOT_EMPTY (-1)
+#define SLOT_EMPTY  (-1)
+#define SLOT_BROKEN (-2) /* it could not be mapped */
 
 /* @uffd: what uffd_move() into a slot wants; it must be open at staging_close(). 0 or
  * -errno. */
@@ -42,7 +43,8 @@ void staging_close(void);
 /* In a forked child, which has no staging area: it is mapped anew by opening. */
 void staging_forget(void);
 
-/* An empty slot; there always is one for each copier. */
+/* An empty slot; NULL: none can be mapped now, else there always is one for each copier.
+ */
 struct slot *staging_empty(void);
 
 /*
@@ -50,6 +52,9 @@ struct slot *staging_empty(void);
  * memory for one.
  */
 struct slot *staging_filled(int node);
+
+/* Has a huge page of @node come up for the next one who wants it, if none is kept. */
+void staging_stock(int node);
 
 /* Gives a slot back that is empty, or filled by a huge page of slot->node. */
 void staging_put(struct slot *slot);

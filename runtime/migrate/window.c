@@ -10,6 +10,7 @@
 
 #include "fault/inherit.h"
 #include "fault/uffd.h"
+#include "migrate/helper.h"
 #include "migrate/mapping.h"
 
 /* Registered memory that mremap(2) has taken elsewhere. */
@@ -146,6 +147,9 @@ void windows_take_events(void)
 		} else if (msg.event == UFFD_EVENT_REMAP) {
 			uintptr_t from = msg.arg.remap.from;
 
+			/* An empty page table: nothing that anybody wants. */
+			if (helper_owns(msg.arg.remap.to))
+				continue;
 			change(from, from + msg.arg.remap.len, msg.arg.remap.to);
 			note_strayed(msg.arg.remap.to, msg.arg.remap.len);
 		} else if (msg.event == UFFD_EVENT_FORK) {

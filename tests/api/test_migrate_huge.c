@@ -106,12 +106,16 @@ static void huge_page_pinned(void)
 	KT_EXPECT_DATA(mem, len, SEED);
 }
 
-/* Granules of small pages in Ferry's heap that may become huge: all but some do. */
+/*
+ * Granules of small pages in Ferry's heap that may become huge: all but some do, as they
+ * move, and not by the kernel's copying them together first.
+ */
 static void small_pages_become_huge(void)
 {
 	enum { FIRST, HOLE, AGAINST, HELD, PARTLY_THERE, GRANULES = 8 };
 	const size_t len = GRANULES * KT_HUGE, hole = HOLE * KT_HUGE + 9 * kt.page;
 	struct iovec iov;
+	long collapsed;
 	char *mem;
 	int fd[2];
 
@@ -134,8 +138,10 @@ static void small_pages_become_huge(void)
 	API_EXPECT(api_migrate(mem + PARTLY_THERE * KT_HUGE, KT_HUGE / 2, kt.hbm, 0),
 		   .moved = 256);
 
+	collapsed = kt_file_key("/proc/vmstat", "thp_collapse_alloc");
 	API_EXPECT(api_migrate(mem, len, kt.hbm, 0), .moved = GRANULES * 512 - 258,
 		   .already = 256, .hole = 1, .busy = 1);
+	KT_EXPECT_EQ(kt_file_key("/proc/vmstat", "thp_collapse_alloc"), collapsed);
 	KT_EXPECT_EQ(kt_on(mem, len, kt.hbm), GRANULES * 512 - 2);
 	KT_EXPECT_EQ(kt_smaps(mem, len, "AnonHugePages"), (GRANULES - 3) * 2048);
 	KT_EXPECT_EQ(kt_bad(mem, len, SEED), kt.page / sizeof(uint64_t));

@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "migrate/collapse.h"
+
 struct beside beside;
 
 uint64_t pattern(size_t i)
@@ -16,19 +18,38 @@ uint64_t pattern(size_t i)
 	return i * 0x9e3779b97f4a7c15u + 1;
 }
 
-char *map_granules(void)
+static char *map(bool huge)
 {
 	char *mem = mmap(NULL, LEN + 3 * GRANULE_BYTES, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	CHECK(mem != MAP_FAILED);
-	CHECK(!madvise(mem, LEN + 3 * GRANULE_BYTES, MADV_HUGEPAGE));
+	CHECK(!madvise(mem, LEN + 3 * GRANULE_BYTES,
+		       huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE));
 	mem = (char *)granule_end((uintptr_t)mem + GRANULE_BYTES);
 	for (size_t i = 0; i < GRANULES * WORDS; i++)
 		((uint64_t *)mem)[i] = pattern(i);
+	CHECK(!madvise(mem, LEN, MADV_HUGEPAGE));
 	for (size_t i = 0; i < GRANULES; i++)
-		CHECK(relocate_is_huge((uintptr_t)mem + i * GRANULE_BYTES));
+		CHECK(relocate_is_huge((uintptr_t)mem + i * GRANULE_BYTES) == huge);
 	return mem;
+}
+
+char *map_granules(void)
+{
+	return map(true);
+}
+
+char *map_small(void)
+{
+	return map(false);
+}
+
+void split(char *granule)
+{
+	/* Others may read and write it meanwhile. */
+	CHECK(!mprotect(granule, PAGE_BYTES, PROT_READ | PROT_WRITE | PROT_EXEC));
+	CHECK(!mprotect(granule, PAGE_BYTES, PROT_READ | PROT_WRITE));
 }
 
 size_t wrong(const char *mem, size_t offset, size_t len)
@@ -48,6 +69,13 @@ uint32_t move(char *mem, size_t n)
 	return relocate_run((uintptr_t)mem, n, from, 0);
 }
 
+uint32_t move_small(char *mem, size_t n)
+{
+	/* Pages that have just come are held by the CPU's list until then. */
+	(void)collapse_advised((uintptr_t)mem);
+	return relocate_run((uintptr_t)mem, n, NULL, 0);
+}
+
 uint64_t frame(const char *mem)
 {
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
@@ -65,15 +93,36 @@ static void *move_all_the_time(void *unused)
 	return unused;
 }
 
-pthread_t start_moving(char *mem)
+static void *move_small_all_the_time(void *unused)
+{
+	while (!atomic_load(&beside.stop)) {
+		for (size_t at = 0; at < LEN; at += GRANULE_BYTES)
+			if (relocate_is_huge((uintptr_t)beside.mem + at))
+				split(beside.mem + at);
+		beside.rounds += move_small(beside.mem, GRANULES) != 0;
+	}
+	return unused;
+}
+
+static pthread_t start(void *(*run)(void *), char *mem)
 {
 	pthread_t thread;
 
 	beside.mem = mem;
-	CHECK(!pthread_create(&thread, NULL, move_all_the_time, NULL));
+	CHECK(!pthread_create(&thread, NULL, run, NULL));
 	while (!beside.rounds)
 		sched_yield();
 	return thread;
+}
+
+pthread_t start_moving(char *mem)
+{
+	return start(move_all_the_time, mem);
+}
+
+pthread_t start_moving_small(char *mem)
+{
+	return start(move_small_all_the_time, mem);
 }
 
 void end_moving(pthread_t thread)

@@ -38,12 +38,17 @@ uint64_t pattern(size_t i);
 
 /* Granules of huge pages in the middle of a larger mapping, filled. */
 char *map_granules(void);
+/* The same of small pages that may become huge. */
+char *map_small(void);
+/* Has small pages map a granule that a huge page maps, whose parts they then are. */
+void split(char *granule);
 
 /* How many words of @mem are not what map_granules() wrote at @offset. */
 size_t wrong(const char *mem, size_t offset, size_t len);
 
-/* relocate_run() within the node. */
+/* relocate_run() within the node, of huge pages and of small ones. */
 uint32_t move(char *mem, size_t n);
+uint32_t move_small(char *mem, size_t n);
 
 /* The page frame, 0 for those that may not see it. */
 uint64_t frame(const char *mem);
@@ -56,8 +61,10 @@ struct beside {
 };
 extern struct beside beside;
 
-/* One that moves them all the time; it has begun. */
+/* One that moves them all the time; it has begun. The second splits what is huge before.
+ */
 pthread_t start_moving(char *mem);
+pthread_t start_moving_small(char *mem);
 void end_moving(pthread_t thread);
 
 /* Rounds, but no more than an emulated machine carries out in some seconds. */

@@ -2,13 +2,14 @@
 /*
  * Proves of relocation: data and huge pages are kept, with writers running; what cannot
  * be moved stays; who holds it back need not wait for long; small pages that fill a
- * granule can be made a huge one.
+ * granule can be made a huge one, before or as they move.
  */
 #include "relocate_test.h"
 
 #include <liburing.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -33,8 +34,11 @@ static int vmas(void)
 static void moves(void)
 {
 	char *mem = map_granules();
-	int before = vmas();
+	int before;
 
+	/* What is moved first may divide the staging area. */
+	move(mem, GRANULES);
+	before = vmas();
 	for (int i = 0; i < 20; i++) {
 		uint64_t was = frame(mem);
 
@@ -61,12 +65,15 @@ static void forgotten(void)
 
 /* ---- beside it ----------------------------------------------------------- */
 
+/* How often a page's first word was counted up. */
+static atomic_uint_fast64_t counted;
+
 static void *count_up(void *unused)
 {
 	while (!atomic_load(&beside.stop)) {
 		for (size_t at = 0; at < LEN; at += PAGE_BYTES)
 			atomic_fetch_add((_Atomic uint64_t *)(beside.mem + at), 1);
-		beside.rounds++;
+		counted++;
 	}
 	return unused;
 }
@@ -78,13 +85,13 @@ static void writers(void)
 	beside.mem = map_granules();
 	CHECK(!pthread_create(&thread, NULL, count_up, NULL));
 	/* On a busy machine the thread may come late. */
-	for (int i = 0; i < 100 || !beside.rounds; i++)
+	for (int i = 0; i < 100 || !counted; i++)
 		CHECK(move(beside.mem, GRANULES) == (1U << GRANULES) - 1);
 	atomic_store(&beside.stop, true);
 	pthread_join(thread, NULL);
 	for (size_t at = 0; at < LEN; at += PAGE_BYTES)
 		CHECK(*(uint64_t *)(beside.mem + at) ==
-		      pattern(at / sizeof(uint64_t)) + beside.rounds);
+		      pattern(at / sizeof(uint64_t)) + counted);
 }
 
 /* Two copiers that want the same memory. */
@@ -269,6 +276,113 @@ static void small_pages(void)
 	CHECK(wrong(mem, 0, LEN) == PAGE_BYTES / sizeof(uint64_t));
 }
 
+/* ---- small pages that move ----------------------------------------------- */
+
+static char *map_unmoved(void)
+{
+	if (!relocate_takes_small())
+		_exit(77);
+	return map_small();
+}
+
+/* They become huge pages, and so do those that are parts of one. */
+static void small_moves(void)
+{
+	char *mem = map_unmoved();
+
+	for (int i = 0; i < 20; i++) {
+		uint64_t was = frame(mem);
+		uint32_t moved = 0;
+
+		/* It is tried again, for the kernel may have no huge page at the moment.
+		 */
+		for (int k = 0; k < 50 && moved != (1U << GRANULES) - 1; k++)
+			moved |= move_small(mem, GRANULES);
+		CHECK(moved == (1U << GRANULES) - 1);
+		CHECK(!was || frame(mem) != was);
+		CHECK(!wrong(mem, 0, LEN));
+		for (size_t k = 0; k < GRANULES; k++) {
+			CHECK(relocate_is_huge((uintptr_t)mem + k * GRANULE_BYTES));
+			split(mem + k * GRANULE_BYTES);
+			CHECK(!relocate_is_huge((uintptr_t)mem + k * GRANULE_BYTES));
+		}
+	}
+}
+
+static void small_forgotten(void)
+{
+	for (unsigned int nth = 1; nth <= 2; nth++) {
+		char *mem = map_unmoved();
+
+		forget_move(nth);
+		move_small(mem, 1);
+		CHECK(!wrong(mem, 0, LEN));
+	}
+}
+
+static void small_writers(void)
+{
+	pthread_t writer, mover;
+
+	mover = start_moving_small(map_unmoved());
+	beside.rounds = 0;
+	CHECK(!pthread_create(&writer, NULL, count_up, NULL));
+	for (int i = 0; another(i, 100); i++)
+		usleep(10000);
+	end_moving(mover);
+	pthread_join(writer, NULL);
+	for (size_t at = 0; at < LEN; at += PAGE_BYTES)
+		CHECK(*(uint64_t *)(beside.mem + at) ==
+		      pattern(at / sizeof(uint64_t)) + counted);
+	CHECK(counted > 0 && beside.rounds > 0);
+}
+
+/* A page that is held, or shared with a child, keeps its granule where and as it is. */
+static void small_stay(void)
+{
+	char *mem = map_unmoved(), *held = mem + GRANULE_BYTES;
+	struct iovec iov = {held + 9 * PAGE_BYTES, PAGE_BYTES};
+	uint64_t was = frame(held);
+	struct io_uring ring;
+
+	if (io_uring_queue_init(2, &ring, 0))
+		_exit(77);
+	CHECK(!io_uring_register_buffers(&ring, &iov, 1));
+	for (int i = 0; i < 20; i++)
+		CHECK(!(move_small(held, 1)));
+	CHECK(frame(held) == was && !relocate_is_huge((uintptr_t)held));
+	CHECK(!wrong(mem, 0, LEN));
+	CHECK(!io_uring_unregister_buffers(&ring));
+	for (int i = 0; i < 1000 && !relocate_is_huge((uintptr_t)held); i++) {
+		move_small(held, 1);
+		usleep(1000);
+	}
+	CHECK(relocate_is_huge((uintptr_t)held));
+	CHECK(!wrong(mem, 0, LEN));
+}
+
+/* Where the page table cannot be taken away, small pages stay as they are. */
+static void small_no_room(void)
+{
+	char *mem = map_unmoved();
+	struct rlimit all, none = {PAGE_BYTES, RLIM_INFINITY};
+
+	/* The rest of what is mapped by then is what there may be. */
+	CHECK(move_small(mem, 1) == 1);
+	CHECK(!getrlimit(RLIMIT_DATA, &all));
+	none.rlim_max = all.rlim_max;
+	CHECK(!setrlimit(RLIMIT_DATA, &none));
+	for (int i = 0; i < 20; i++)
+		CHECK(!move_small(mem + GRANULE_BYTES, GRANULES - 1));
+	CHECK(!wrong(mem, 0, LEN));
+	CHECK(!relocate_is_huge((uintptr_t)mem + GRANULE_BYTES));
+	CHECK(!setrlimit(RLIMIT_DATA, &all));
+	for (int i = 0; i < 50 && !relocate_is_huge((uintptr_t)mem + GRANULE_BYTES); i++)
+		move_small(mem + GRANULE_BYTES, 1);
+	CHECK(relocate_is_huge((uintptr_t)mem + GRANULE_BYTES));
+	CHECK(!wrong(mem, 0, LEN));
+}
+
 CASE(moves)
 CASE(forgotten)
 CASE(writers)
@@ -279,6 +393,11 @@ CASE(partly)
 CASE(shared_with_a_child)
 CASE(left_alone)
 CASE(small_pages)
+CASE(small_moves)
+CASE(small_forgotten)
+CASE(small_writers)
+CASE(small_stay)
+CASE(small_no_room)
 
 /* An argument names the tests to run, as a pattern. */
 int main(int argc, char **argv)
@@ -294,6 +413,11 @@ int main(int argc, char **argv)
 		cmocka_unit_test(test_shared_with_a_child),
 		cmocka_unit_test(test_left_alone),
 		cmocka_unit_test(test_small_pages),
+		cmocka_unit_test(test_small_moves),
+		cmocka_unit_test(test_small_forgotten),
+		cmocka_unit_test(test_small_writers),
+		cmocka_unit_test(test_small_stay),
+		cmocka_unit_test(test_small_no_room),
 	};
 
 	if (!relocate_available())

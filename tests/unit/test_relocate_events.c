@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Proves of relocation that data is kept while the program unmaps, discards, moves,
- * protects, locks and inherits its memory, or is killed.
+ * protects, locks and inherits its memory, or is killed. small_...: the same of small
+ * pages, which nobody may unmap or move elsewhere.
  */
 #include "relocate_test.h"
 
@@ -10,12 +11,17 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* The child sees all of it, whenever it is made. */
-static void forks(void)
+/* Small pages, or the end of the test where they cannot be relocated. */
+static char *map_unmoved(void)
 {
-	char *mem = map_granules();
-	pthread_t thread = start_moving(mem);
+	if (!relocate_takes_small())
+		_exit(77);
+	return map_small();
+}
 
+/* The child sees all of it, whenever it is made. */
+static void forks_beside(char *mem, pthread_t thread)
+{
 	for (int i = 0; another(i, 60); i++) {
 		int status;
 		pid_t pid;
@@ -31,6 +37,20 @@ static void forks(void)
 	CHECK(!wrong(mem, 0, LEN));
 }
 
+static void forks(void)
+{
+	char *mem = map_granules();
+
+	forks_beside(mem, start_moving(mem));
+}
+
+static void small_forks(void)
+{
+	char *mem = map_unmoved();
+
+	forks_beside(mem, start_moving_small(mem));
+}
+
 /* Writes what is there, or else what a child has seen would not be moved again. */
 static void make_exclusive(char *mem)
 {
@@ -39,14 +59,8 @@ static void make_exclusive(char *mem)
 }
 
 /* So does one that no fork handler knows of, where the kernel tells of it. */
-static void raw_clones(void)
+static void raw_clones_beside(char *mem, pthread_t thread)
 {
-	char *mem = map_granules();
-	pthread_t thread;
-
-	if (!relocate_sees_forks())
-		_exit(77);
-	thread = start_moving(mem);
 	for (int i = 0; another(i, 60); i++) {
 		pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
 		int status;
@@ -60,12 +74,28 @@ static void raw_clones(void)
 	CHECK(!wrong(mem, 0, LEN));
 }
 
+static void raw_clones(void)
+{
+	char *mem = map_granules();
+
+	if (!relocate_sees_forks())
+		_exit(77);
+	raw_clones_beside(mem, start_moving(mem));
+}
+
+static void small_raw_clones(void)
+{
+	char *mem = map_unmoved();
+
+	if (!relocate_sees_forks())
+		_exit(77);
+	raw_clones_beside(mem, start_moving_small(mem));
+}
+
 /* What is discarded reads as zeros and stays so. */
-static void discards(void)
+static void discards_beside(char *mem, pthread_t thread)
 {
 	const size_t part = 64 * PAGE_BYTES;
-	char *mem = map_granules();
-	pthread_t thread = start_moving(mem);
 
 	for (int i = 0; another(i, 400); i++) {
 		char *at = mem + GRANULE_BYTES + (size_t)(i % 8) * part;
@@ -89,6 +119,20 @@ static void discards(void)
 	}
 	end_moving(thread);
 	CHECK(!wrong(mem, 0, LEN));
+}
+
+static void discards(void)
+{
+	char *mem = map_granules();
+
+	discards_beside(mem, start_moving(mem));
+}
+
+static void small_discards(void)
+{
+	char *mem = map_unmoved();
+
+	discards_beside(mem, start_moving_small(mem));
 }
 
 /* Other memory takes the place of what is unmapped, at once. */
@@ -176,11 +220,8 @@ static void remaps(void)
 
 /* UFFDIO_MOVE refuses memory that is read-only or locked: data comes back all the same.
  */
-static void protects(void)
+static void protects_beside(char *mem, pthread_t thread)
 {
-	char *mem = map_granules();
-	pthread_t thread = start_moving(mem);
-
 	for (int i = 0; another(i, 300); i++) {
 		char *at = mem + (size_t)(i % GRANULES) * GRANULE_BYTES;
 		size_t len = i % GRANULES == 3 ? 5 * PAGE_BYTES : GRANULE_BYTES;
@@ -199,6 +240,50 @@ static void protects(void)
 	}
 	end_moving(thread);
 	CHECK(!wrong(mem, 0, LEN));
+}
+
+static void protects(void)
+{
+	char *mem = map_granules();
+
+	protects_beside(mem, start_moving(mem));
+}
+
+static void small_protects(void)
+{
+	char *mem = map_unmoved();
+
+	protects_beside(mem, start_moving_small(mem));
+}
+
+/* Whether all of a granule is locked: it cannot be called cold then. */
+static bool is_locked(char *granule)
+{
+	for (size_t at = 0; at < GRANULE_BYTES; at += PAGE_BYTES)
+		if (!madvise(granule + at, PAGE_BYTES, MADV_COLD))
+			return false;
+	return true;
+}
+
+/* What is locked the moment its page table is taken away stays locked. */
+static void small_locks(void)
+{
+	char *mem = map_unmoved();
+	pthread_t thread = start_moving_small(mem);
+
+	for (int i = 0; another(i, 300); i++) {
+		char *at = mem + (size_t)(i % GRANULES) * GRANULE_BYTES;
+
+		usleep((useconds_t)(i * 37 % 500));
+		/* The sanitizers' mlock() does nothing. */
+		CHECK(!syscall(SYS_mlock, at, GRANULE_BYTES));
+		for (int k = 0; k < 1000 && !is_locked(at); k++)
+			usleep(1000);
+		CHECK(is_locked(at));
+		CHECK(!syscall(SYS_munlock, at, GRANULE_BYTES));
+		CHECK(!wrong(mem, 0, LEN));
+	}
+	end_moving(thread);
 }
 
 static void child_killed(void)
@@ -225,22 +310,36 @@ static void child_killed(void)
 }
 
 CASE(forks)
+CASE(small_forks)
 CASE(raw_clones)
+CASE(small_raw_clones)
 CASE(discards)
+CASE(small_discards)
 CASE(unmaps)
 CASE(gaps)
 CASE(remaps)
 CASE(protects)
+CASE(small_protects)
+CASE(small_locks)
 CASE(child_killed)
 
 /* An argument names the tests to run, as a pattern. */
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_forks),    cmocka_unit_test(test_raw_clones),
-		cmocka_unit_test(test_discards), cmocka_unit_test(test_unmaps),
-		cmocka_unit_test(test_gaps),     cmocka_unit_test(test_remaps),
-		cmocka_unit_test(test_protects), cmocka_unit_test(test_child_killed),
+		cmocka_unit_test(test_forks),
+		cmocka_unit_test(test_small_forks),
+		cmocka_unit_test(test_raw_clones),
+		cmocka_unit_test(test_small_raw_clones),
+		cmocka_unit_test(test_discards),
+		cmocka_unit_test(test_small_discards),
+		cmocka_unit_test(test_unmaps),
+		cmocka_unit_test(test_gaps),
+		cmocka_unit_test(test_remaps),
+		cmocka_unit_test(test_protects),
+		cmocka_unit_test(test_small_protects),
+		cmocka_unit_test(test_small_locks),
+		cmocka_unit_test(test_child_killed),
 	};
 
 	if (!relocate_available())

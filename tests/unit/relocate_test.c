@@ -13,6 +13,13 @@
 
 struct beside beside;
 
+/* Threads are started in forked children here. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+	return "die_after_fork=0";
+}
+
 uint64_t pattern(size_t i)
 {
 	return i * 0x9e3779b97f4a7c15u + 1;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -25,7 +26,19 @@ static struct {
 	int pagemap;
 	stream_copy_fn *copy;
 	bool small; /* small pages can become a huge one */
+
+	/* Of the last granules of small pages: taking out and copying. */
+	atomic_uint_fast64_t out_ns, copy_ns;
+	atomic_uint passed_over; /* granules, for that it takes too long */
 } relocate = {.home = -1, .pagemap = -1};
+
+/*
+ * Before Linux 6.18 UFFDIO_MOVE flushes the TLBs for each small page, and all CPUs that
+ * the program runs on have to answer. Where that takes more than so many copies, to have
+ * the kernel make a huge page first takes less; but now and then it is tried again.
+ */
+#define OUT_COPIES  2
+#define TRIED_AGAIN 256
 
 /* Granules of a run, which lie together, and how they are moved. */
 struct run {
@@ -57,7 +70,15 @@ bool relocate_is_full(uintptr_t granule)
 
 bool relocate_takes_small(void)
 {
-	return relocate.small;
+	if (!relocate.small || relocate.out_ns <= OUT_COPIES * relocate.copy_ns)
+		return relocate.small;
+	return atomic_fetch_add(&relocate.passed_over, 1) % TRIED_AGAIN == 0;
+}
+
+/* Adds to an average of some granules. Two threads at once may lose one of them. */
+static void average(atomic_uint_fast64_t *sum, uint64_t ns)
+{
+	*sum = *sum - *sum / 8 + ns;
 }
 
 bool relocate_vouched(void)
@@ -138,12 +159,15 @@ static bool take_out(struct window *w, uintptr_t home, uintptr_t slot)
 /* The same of a granule of small pages: false also if not all of it is out. */
 static bool take_out_small(struct window *w, uintptr_t home, uintptr_t slot)
 {
+	uint64_t began = clock_ns(CLOCK_MONOTONIC);
 	int err;
 
 	while ((err = move_out(w, home, slot, &w->whole)) == -EAGAIN) {
 		windows_take_events();
 		sched_yield();
 	}
+	if (!err && w->whole)
+		average(&relocate.out_ns, clock_ns(CLOCK_MONOTONIC) - began);
 	return !err && w->whole && !held(slot, GRANULE_BYTES);
 }
 
@@ -254,12 +278,14 @@ static bool relocate_huge(struct window *w, uintptr_t home, int from, int node)
 static bool copy_and_take(struct helper *helper, uintptr_t to, uintptr_t from)
 {
 	const size_t part = GRANULE_BYTES / COPY_PARTS;
+	uint64_t began = clock_ns(CLOCK_MONOTONIC);
 	int err;
 
 	for (size_t at = 0; at < GRANULE_BYTES; at += part) {
 		relocate.copy((void *)(to + at), (const void *)(from + at), part);
 		windows_take_events();
 	}
+	average(&relocate.copy_ns, clock_ns(CLOCK_MONOTONIC) - began);
 	while (!helper_has_table(helper, &err)) {
 		windows_take_events();
 		sched_yield();
@@ -409,6 +435,7 @@ static int try_it(void)
 		return -errno;
 	err = try_granule(home, false);
 	relocate.small = !err && !try_granule(home + GRANULE_BYTES, true);
+	relocate.out_ns = relocate.copy_ns = 0; /* the first time takes longer */
 	slot = staging_empty();
 	if (slot)
 		staging_put_spoiled(slot);

@@ -233,22 +233,29 @@ static void put_back(struct window *w)
 	}
 }
 
+/* A page of @node for a copy, and a slot for the original. false: there is none now. */
+static bool get_slots(int node, struct slot **copy, struct slot **original)
+{
+	*copy = staging_filled(node);
+	if (!*copy)
+		return false;
+	*original = staging_empty();
+	if (!*original)
+		staging_put(*copy);
+	return *original;
+}
+
 /*
  * Relocates one granule of an open window. false: it is where it was, or what
  * the program has made of it meanwhile.
  */
 static bool relocate_huge(struct window *w, uintptr_t home, int from, int node)
 {
-	struct slot *copy = staging_filled(node), *original, *emptied;
+	struct slot *copy, *original, *emptied;
 	bool out;
 
-	if (!copy)
+	if (!get_slots(node, &copy, &original))
 		return false;
-	original = staging_empty();
-	if (!original) {
-		staging_put(copy);
-		return false;
-	}
 	out = take_out(w, home, original->addr);
 	if (out) {
 		relocate.copy((void *)copy->addr, (const void *)original->addr,
@@ -300,16 +307,11 @@ static bool copy_and_take(struct helper *helper, uintptr_t to, uintptr_t from)
 static bool relocate_small(struct window *w, uintptr_t home, const struct run *run,
 			   bool more)
 {
-	struct slot *copy = staging_filled(run->node), *original;
+	struct slot *copy, *original;
 	bool out;
 
-	if (!copy)
+	if (!get_slots(run->node, &copy, &original))
 		return false;
-	original = staging_empty();
-	if (!original) {
-		staging_put(copy);
-		return false;
-	}
 	out = take_out_small(w, home, original->addr);
 	if (out) {
 		helper_take_table(run->helper, home);
@@ -322,8 +324,7 @@ static bool relocate_small(struct window *w, uintptr_t home, const struct run *r
 	helper_give_pages(run->helper, original, more ? run->node : SLOT_EMPTY);
 	if (out)
 		copy->node = SLOT_EMPTY;
-	/* Where the page table has stayed, the copy has been split into one of its own.
-	 */
+	/* Where the page table has stayed, the copy has been split and left its own. */
 	if (!out || (w->whole && relocate_is_huge(home)))
 		staging_put(copy);
 	else

@@ -160,6 +160,8 @@ int info_command(int argc, char *argv[])
 	info.engine = migrate_engine_name(config->engine, &info.engine_why);
 	info.huge_engine =
 		migrate_huge_engine_name(config->engine, &info.huge_engine_why);
+	info.small_granules =
+		migrate_small_granules(config->engine, &info.small_granules_why);
 	info.sampler = sampler_name(config->sampler, &info.sampler_why);
 	info.huge_split =
 		skew_available(info.sampler, &info.huge_split_why) ? "yes" : "no";

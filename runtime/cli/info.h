@@ -34,7 +34,9 @@ struct info {
 	struct probe probe;
 	const char *engine, *engine_why;
 	const char *huge_engine, *huge_engine_why; /* what moves huge pages */
-	const char *huge_split, *huge_split_why;   /* whether `auto` splits them */
+	const char *small_granules,
+		*small_granules_why;             /* and small ones that fill 2 MiB */
+	const char *huge_split, *huge_split_why; /* whether `auto` splits them */
 	const char *sampler, *sampler_why;
 	const char *filling, *filling_why; /* who fills what is touched */
 	unsigned int manage;               /* MANAGE_*, as FERRY_MANAGE says */

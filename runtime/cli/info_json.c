@@ -244,6 +244,8 @@ int info_json(const struct info *info)
 	add(root, "module", module(&probe->module));
 	add(root, "engine", chosen(info->engine, info->engine_why));
 	add(root, "huge_engine", chosen(info->huge_engine, info->huge_engine_why));
+	add(root, "small_granules",
+	    chosen(info->small_granules, info->small_granules_why));
 	add(root, "sampler", chosen(info->sampler, info->sampler_why));
 	add(root, "huge_split", chosen(info->huge_split, info->huge_split_why));
 	add(root, "first_touch", chosen(info->filling, info->filling_why));

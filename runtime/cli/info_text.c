@@ -248,6 +248,8 @@ void info_text(const struct info *info)
 	print_module(&probe->module);
 	printf("%-14s%s: %s\n", "engine", info->engine, info->engine_why);
 	printf("%-14s%s: %s\n", "  huge pages", info->huge_engine, info->huge_engine_why);
+	printf("%-14s%s: %s\n", "  small ones", info->small_granules,
+	       info->small_granules_why);
 	printf("%-14s%s: %s\n", "sampler", info->sampler, info->sampler_why);
 	printf("%-14s%s: %s\n", "  huge split", info->huge_split, info->huge_split_why);
 	printf("%-14s%s: %s\n", "first touch", info->filling, info->filling_why);

@@ -465,7 +465,6 @@ static int relocate_wait_fd(void)
 
 static int engine_open(const char **why)
 {
-	static char text[256];
 	int err;
 
 	queue.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -481,17 +480,12 @@ static int engine_open(const char **why)
 		queue.wake_fd = -1;
 		return err;
 	}
-	snprintf(
-		text, sizeof(text), "userfaultfd with UFFDIO_MOVE; %s%s",
-		relocate_vouched()
-			? "the module tells which pages are held"
-			: "without the module pages held by vmsplice(2) or direct I/O on "
-			  "network file systems cannot be told",
-		relocate_takes_small()
-			? ""
-			: "; small pages become huge by MADV_COLLAPSE only, since their "
-			  "empty page tables cannot be taken away");
-	*why = text;
+	*why = relocate_vouched()
+		       ? "userfaultfd with UFFDIO_MOVE; the module tells which pages are "
+			 "held"
+		       : "userfaultfd with UFFDIO_MOVE; without the module pages held by "
+			 "vmsplice(2) or direct I/O on network file systems cannot be "
+			 "told";
 	return 0;
 }
 

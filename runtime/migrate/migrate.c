@@ -211,6 +211,28 @@ const char *migrate_huge_engine_name(enum engine_choice choice, const char **why
 	return chosen.huge->name;
 }
 
+const char *migrate_small_granules(enum engine_choice choice, const char **why)
+{
+	const struct engine *engine;
+
+	*why = "as they are";
+	if (migrate_engine(&engine, choice)) {
+		*why = chosen.why;
+		return "none";
+	}
+	if (engine != &engine_relocate)
+		return engine->name;
+	*why = "in Ferry's heap they become a huge page as they move; elsewhere the "
+	       "kernel "
+	       "makes one of them first (MADV_COLLAPSE)";
+	if (relocate_can_small())
+		return engine->name;
+	*why = "the kernel makes a huge page of them first (MADV_COLLAPSE), for it does "
+	       "not "
+	       "let their empty page table be taken away";
+	return "collapse";
+}
+
 /* ---- results ------------------------------------------------------------ */
 
 void result_add(struct ferry_result *sum, const struct ferry_result *more)

@@ -49,6 +49,9 @@ const char *migrate_engine_name(enum engine_choice choice, const char **why);
 /* As above, of the engine that moves what huge pages map; "none" if there is none. */
 const char *migrate_huge_engine_name(enum engine_choice choice, const char **why);
 
+/* As above, of what moves granules that small pages fill; "collapse": see *@why. */
+const char *migrate_small_granules(enum engine_choice choice, const char **why);
+
 /* Counting, by whoever submits and completes; atomic. */
 void migrate_count_submitted(void);
 void migrate_count_completed(const struct ferry_result *result);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -25,12 +26,14 @@ static struct {
 	int home; /* the userfaultfd of homes and slots, with events */
 	int pagemap;
 	stream_copy_fn *copy;
-	bool small; /* small pages can become a huge one */
+	/* Whether small pages can become a huge one; under the lock until it is known. */
+	enum { UNKNOWN, NO, YES } small;
+	pthread_mutex_t lock;
 
 	/* Of the last granules of small pages: taking out and copying. */
 	atomic_uint_fast64_t out_ns, copy_ns;
 	atomic_uint passed_over; /* granules, for that it takes too long */
-} relocate = {.home = -1, .pagemap = -1};
+} relocate = {.home = -1, .pagemap = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /*
  * Before Linux 6.18 UFFDIO_MOVE flushes the TLBs for each small page, and all CPUs that
@@ -66,13 +69,6 @@ bool relocate_is_huge(uintptr_t addr)
 bool relocate_is_full(uintptr_t granule)
 {
 	return pagemap_is_full(relocate.pagemap, granule, granule + GRANULE_BYTES);
-}
-
-bool relocate_takes_small(void)
-{
-	if (!relocate.small || relocate.out_ns <= OUT_COPIES * relocate.copy_ns)
-		return relocate.small;
-	return atomic_fetch_add(&relocate.passed_over, 1) % TRIED_AGAIN == 0;
 }
 
 /* Adds to an average of some granules. Two threads at once may lose one of them. */
@@ -386,7 +382,7 @@ static void close_all(void)
 	if (relocate.pagemap >= 0)
 		close(relocate.pagemap);
 	relocate.home = relocate.pagemap = -1;
-	relocate.small = false;
+	relocate.small = UNKNOWN;
 	windows_init(-1);
 	held_close();
 }
@@ -394,6 +390,7 @@ static void close_all(void)
 void relocate_forget(void)
 {
 	close_all();
+	pthread_mutex_init(&relocate.lock, NULL);
 	staging_forget();
 	helper_forget();
 }
@@ -424,25 +421,43 @@ static int try_granule(uintptr_t home, bool small)
 	return err || relocate_is_huge(home) ? err : -EOPNOTSUPP;
 }
 
-static int try_it(void)
+static int try_it(bool small)
 {
-	struct slot *slot;
-	char *mem = mmap(NULL, 3 * GRANULE_BYTES, PROT_READ | PROT_WRITE,
+	char *mem = mmap(NULL, 2 * GRANULE_BYTES, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uintptr_t home = granule_end((uintptr_t)mem - 1);
+	struct slot *slot;
 	int err;
 
 	if (mem == MAP_FAILED)
 		return -errno;
-	err = try_granule(home, false);
-	relocate.small = !err && !try_granule(home + GRANULE_BYTES, true);
-	relocate.out_ns = relocate.copy_ns = 0; /* the first time takes longer */
+	err = try_granule(granule_end((uintptr_t)mem - 1), small);
 	slot = staging_empty();
 	if (slot)
 		staging_put_spoiled(slot);
-	munmap(mem, 3 * GRANULE_BYTES);
+	munmap(mem, 2 * GRANULE_BYTES);
 	staging_trim();
 	return err;
+}
+
+bool relocate_can_small(void)
+{
+	bool can;
+
+	pthread_mutex_lock(&relocate.lock);
+	if (relocate.small == UNKNOWN) {
+		relocate.small = try_it(true) ? NO : YES;
+		relocate.out_ns = relocate.copy_ns = 0; /* the first time takes longer */
+	}
+	can = relocate.small == YES;
+	pthread_mutex_unlock(&relocate.lock);
+	return can;
+}
+
+bool relocate_takes_small(void)
+{
+	if (!relocate_can_small() || relocate.out_ns <= OUT_COPIES * relocate.copy_ns)
+		return relocate.small == YES;
+	return atomic_fetch_add(&relocate.passed_over, 1) % TRIED_AGAIN == 0;
 }
 
 static int open_all(const char **why)
@@ -477,7 +492,7 @@ static int open_all(const char **why)
 		return err;
 	relocate.copy = stream_copy_best()->copy;
 	held_open();
-	err = try_it();
+	err = try_it(false);
 	if (err == -ENOMEM)
 		*why = "transparent huge pages: none to be had";
 	else if (err)

@@ -59,8 +59,11 @@ void relocate_forget(void);
 
 /*
  * Whether small pages that fill a granule can be relocated too, and become a huge page by
- * it: where the kernel lets an empty page table be taken away.
+ * it: where the kernel lets an empty page table be taken away. Any thread with nothing
+ * out; the first call tries it, with threads that stay.
  */
+bool relocate_can_small(void);
+/* And whether it pays just now. */
 bool relocate_takes_small(void);
 /* Whether all pages that the kernel holds are told. */
 bool relocate_vouched(void);

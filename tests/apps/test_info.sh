@@ -29,7 +29,7 @@ cp "$tmp/out" "$tmp/info.json"
 python3 - "$tmp/info.json" >"$tmp/out" 2>"$tmp/err" <<'PYTHON' || fail "info --json and sysfs differ"
 import glob, json, os, re, sys
 info = json.load(open(sys.argv[1]))
-assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "huge_engine", "sampler",
+assert list(info) == ["version", "kernel", "hbm_source", "tiers", "nodes", "module", "engine", "huge_engine", "small_granules", "sampler",
                       "huge_split", "first_touch", "manage", "userfaultfd", "io_uring", "numa_balancing", "huge_pages", "preferred_many",
                       "interleave", "hbm_weights", "advice"], list(info)
 assert [tier["name"] for tier in info["tiers"]] == ["ddr", "hbm"]
@@ -59,11 +59,14 @@ assert ("module" in missing) == (not os.access("/dev/ferry", os.R_OK))
 capabilities = next(int(line.split()[1], 16) for line in open("/proc/self/status") if line.startswith("CapEff"))
 safe = "held" in info["module"]["features"] and info["userfaultfd"]["move"] and capabilities >> 19 & 1
 assert info["huge_engine"]["name"] == ("relocate" if safe else "syscall"), info
+assert info["small_granules"]["name"] == info["engine"]["name"], info
 assert (info["sampler"]["name"] == "abit") == ("scan" in info["module"]["features"])
 assert (info["huge_split"]["name"] == "yes") == (info["sampler"]["name"] == "abit")
 assert (info["hbm_source"] == "none") == (not info["tiers"][1]["nodes"])
 PYTHON
 
+check 0 env FERRY_ENGINE=relocate "$ferry" info
+out '^  small ones +(relocate: in Ferry.s heap|collapse: the kernel|none: )'
 if grep -q '"held"' "$tmp/info.json"; then
 	check 0 setpriv --bounding-set -sys_ptrace "$ferry" info
 	out '^  huge pages +syscall: userfaultfd: (no events of clone.*CAP_SYS_PTRACE|this kernel)'

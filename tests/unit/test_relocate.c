@@ -280,7 +280,7 @@ static void small_pages(void)
 
 static char *map_unmoved(void)
 {
-	if (!relocate_takes_small())
+	if (!relocate_can_small())
 		_exit(77);
 	return map_small();
 }

@@ -14,7 +14,7 @@
 /* Small pages, or the end of the test where they cannot be relocated. */
 static char *map_unmoved(void)
 {
-	if (!relocate_takes_small())
+	if (!relocate_can_small())
 		_exit(77);
 	return map_small();
 }

@@ -25,7 +25,7 @@ struct interleave region_policy_init(const struct topology *topology)
 	const struct node_set *hbm = &topology->tier[FERRY_TIER_HBM];
 	struct policy *both = &policies[REGION_INTERLEAVE];
 
-	has_policy = node_set_count(hbm) > 0;
+	has_policy = node_set_count(hbm) != 0;
 	interleaved = interleave_choose(topology, INTERLEAVE_SYSFS);
 	policies[REGION_DDR] = (struct policy){MPOL_PREFERRED_MANY, *ddr};
 	policies[REGION_AUTO] = (struct policy){MPOL_PREFERRED_MANY, *ddr};

@@ -107,15 +107,17 @@ static uintptr_t place_of(const struct helper *helper)
 	return all.area + (size_t)(helper - all.helper) * GRANULE_BYTES;
 }
 
-/* 0 or -errno: the page table is where it was. */
+/*
+ * 0 or -errno: the page table is where it was. Past the preload library's mremap(), whose
+ * lock fork(2) may hold while it waits for windows to close.
+ */
 static int take_table(const struct helper *helper)
 {
-	void *granule = (void *)helper->granule, *to = (void *)place_of(helper);
+	long to = syscall(SYS_mremap, helper->granule, GRANULE_BYTES, GRANULE_BYTES,
+			  MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
+			  place_of(helper));
 
-	return mremap(granule, GRANULE_BYTES, GRANULE_BYTES,
-		      MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, to) == MAP_FAILED
-		       ? -errno
-		       : 0;
+	return to == -1 ? -errno : 0;
 }
 
 /*

@@ -455,9 +455,10 @@ bool relocate_can_small(void)
 
 bool relocate_takes_small(void)
 {
-	if (!relocate_can_small() || relocate.out_ns <= OUT_COPIES * relocate.copy_ns)
-		return relocate.small == YES;
-	return atomic_fetch_add(&relocate.passed_over, 1) % TRIED_AGAIN == 0;
+	if (!relocate_can_small())
+		return false;
+	return relocate.out_ns <= OUT_COPIES * relocate.copy_ns ||
+	       atomic_fetch_add(&relocate.passed_over, 1) % TRIED_AGAIN == 0;
 }
 
 static int open_all(const char **why)
@@ -482,12 +483,12 @@ static int open_all(const char **why)
 	err = windows_init(relocate.home);
 	if (err)
 		return err;
-	*why = "userfaultfd: no staging area can be made";
-	err = staging_open(relocate.home);
-	if (err)
-		return err;
 	*why = "no address space for page tables";
 	err = helper_open(relocate.home);
+	if (err)
+		return err;
+	*why = "userfaultfd: no staging area can be made";
+	err = staging_open(relocate.home);
 	if (err)
 		return err;
 	relocate.copy = stream_copy_best()->copy;

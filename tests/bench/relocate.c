@@ -23,6 +23,7 @@
 #include "migrate/relocate.h"
 #include "migrate/staging.h"
 #include "migrate/stream_copy.h"
+#include "os/thread.h"
 
 #define MOST_COPIERS 2
 #define MOST_TRIES   100
@@ -150,14 +151,6 @@ static void *run_share(void *arg)
 	return NULL;
 }
 
-static uint64_t now(void)
-{
-	struct timespec time;
-
-	clock_gettime(CLOCK_MONOTONIC, &time);
-	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-}
-
 static void print(const char *name, unsigned int copiers, uint64_t ns)
 {
 	printf("%s %u %llu\n", name, copiers, (unsigned long long)ns);
@@ -166,7 +159,7 @@ static void print(const char *name, unsigned int copiers, uint64_t ns)
 static void measure(const char *name, void (*work)(size_t, size_t), unsigned int copiers)
 {
 	struct share share[MOST_COPIERS];
-	uint64_t begin = now();
+	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
 
 	for (unsigned int i = 0; i < copiers; i++) {
 		share[i].work = work;
@@ -177,7 +170,7 @@ static void measure(const char *name, void (*work)(size_t, size_t), unsigned int
 	}
 	for (unsigned int i = 0; i < copiers; i++)
 		pthread_join(share[i].thread, NULL);
-	print(name, copiers, now() - begin);
+	print(name, copiers, clock_ns(CLOCK_MONOTONIC) - begin);
 }
 
 /*
@@ -193,9 +186,9 @@ static void measure_small(void)
 
 		n = bench.granules - i < STAGING_KEPT ? bench.granules - i : STAGING_KEPT;
 		fill_pool();
-		begin = now();
+		begin = clock_ns(CLOCK_MONOTONIC);
 		relocate_small(i, n);
-		ns += now() - begin;
+		ns += clock_ns(CLOCK_MONOTONIC) - begin;
 	}
 	print("relocate-4k", 1, ns);
 }

@@ -49,6 +49,8 @@ char *map_granules(void)
 
 char *map_small(void)
 {
+	if (!relocate_can_small())
+		_exit(77);
 	return map(false);
 }
 

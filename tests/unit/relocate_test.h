@@ -38,7 +38,7 @@ uint64_t pattern(size_t i);
 
 /* Granules of huge pages in the middle of a larger mapping, filled. */
 char *map_granules(void);
-/* The same of small pages that may become huge. */
+/* The same of small pages that may become huge; skips where they cannot be relocated. */
 char *map_small(void);
 /* Has small pages map a granule that a huge page maps, whose parts they then are. */
 void split(char *granule);

@@ -279,13 +279,6 @@ static void small_pages(void)
 
 /* ---- small pages that move ----------------------------------------------- */
 
-static char *map_unmoved(void)
-{
-	if (!relocate_can_small())
-		_exit(77);
-	return map_small();
-}
-
 /*
  * In place of a preload library's, whose lock fork(2) may hold while it waits for windows
  * to close: relocation must not call it.
@@ -300,10 +293,11 @@ void *mremap(void *addr, size_t len, size_t new_len, int flags, ...)
 /* They become huge pages, and so do those that are parts of one. */
 static void small_moves(void)
 {
-	char *mem = map_small();
+	char *mem;
 
 	/* Where huge pages can be, on every kernel so far. */
 	CHECK(relocate_can_small());
+	mem = map_small();
 	for (int i = 0; i < 20; i++) {
 		uint64_t was = frame(mem);
 		uint32_t moved = 0;
@@ -326,7 +320,7 @@ static void small_moves(void)
 static void small_forgotten(void)
 {
 	for (unsigned int nth = 1; nth <= 2; nth++) {
-		char *mem = map_unmoved();
+		char *mem = map_small();
 
 		forget_move(nth);
 		move_small(mem, 1);
@@ -338,7 +332,7 @@ static void small_writers(void)
 {
 	pthread_t writer, mover;
 
-	mover = start_moving_small(map_unmoved());
+	mover = start_moving_small(map_small());
 	beside.rounds = 0;
 	CHECK(!pthread_create(&writer, NULL, count_up, NULL));
 	for (int i = 0; another(i, 100); i++)
@@ -351,10 +345,10 @@ static void small_writers(void)
 	CHECK(counted > 0 && beside.rounds > 0);
 }
 
-/* A page that is held, or shared with a child, keeps its granule where and as it is. */
+/* A page that is held keeps its granule where and as it is. */
 static void small_stay(void)
 {
-	char *mem = map_unmoved(), *held = mem + GRANULE_BYTES;
+	char *mem = map_small(), *held = mem + GRANULE_BYTES;
 	struct iovec iov = {held + 9 * PAGE_BYTES, PAGE_BYTES};
 	uint64_t was = frame(held);
 	struct io_uring ring;
@@ -378,7 +372,7 @@ static void small_stay(void)
 /* Where the page table cannot be taken away, small pages stay as they are. */
 static void small_no_room(void)
 {
-	char *mem = map_unmoved();
+	char *mem = map_small();
 	struct rlimit all, none = {PAGE_BYTES, RLIM_INFINITY};
 
 #ifdef __SANITIZE_THREAD__

@@ -11,14 +11,6 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
-/* Small pages, or the end of the test where they cannot be relocated. */
-static char *map_unmoved(void)
-{
-	if (!relocate_can_small())
-		_exit(77);
-	return map_small();
-}
-
 /* The child sees all of it, whenever it is made. */
 static void forks_beside(char *mem, pthread_t thread)
 {
@@ -46,7 +38,7 @@ static void forks(void)
 
 static void small_forks(void)
 {
-	char *mem = map_unmoved();
+	char *mem = map_small();
 
 	forks_beside(mem, start_moving_small(mem));
 }
@@ -85,7 +77,7 @@ static void raw_clones(void)
 
 static void small_raw_clones(void)
 {
-	char *mem = map_unmoved();
+	char *mem = map_small();
 
 	if (!relocate_sees_forks())
 		_exit(77);
@@ -130,7 +122,7 @@ static void discards(void)
 
 static void small_discards(void)
 {
-	char *mem = map_unmoved();
+	char *mem = map_small();
 
 	discards_beside(mem, start_moving_small(mem));
 }
@@ -251,7 +243,7 @@ static void protects(void)
 
 static void small_protects(void)
 {
-	char *mem = map_unmoved();
+	char *mem = map_small();
 
 	protects_beside(mem, start_moving_small(mem));
 }
@@ -268,7 +260,7 @@ static bool is_locked(char *granule)
 /* What is locked the moment its page table is taken away stays locked. */
 static void small_locks(void)
 {
-	char *mem = map_unmoved();
+	char *mem = map_small();
 	pthread_t thread = start_moving_small(mem);
 
 	for (int i = 0; another(i, 300); i++) {

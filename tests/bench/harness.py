@@ -3,6 +3,7 @@
 peer, the table and the JSON lines."""
 import dataclasses
 import json
+import math
 import os
 import platform
 import statistics
@@ -32,6 +33,7 @@ class Figure:
     runs: int
     spread: float = 0.0  # (max - min) / median of the subject, for the table
     median_ratio: float = 0.0  # of the rounds, where both ran in each; 0: ratio of the medians
+    interval: tuple = ()  # where the median of such ratios is with 95 % likelihood; empty: too few rounds
     machine: str = ""  # what it was measured on
 
     @property
@@ -42,7 +44,7 @@ class Figure:
 
     def as_json(self):
         keys = ("bench", "case", "subject", "peer", "unit", "value", "peer_value",
-                "ratio", "where", "clock", "runs", "spread", "machine")
+                "ratio", "interval", "where", "clock", "runs", "spread", "machine")
         return json.dumps({key: getattr(self, key) for key in keys})
 
     @staticmethod
@@ -54,6 +56,21 @@ class Figure:
 def spread(values):
     middle = statistics.median(values)
     return (max(values) - min(values)) / middle if middle else 0.0
+
+
+def interval(values):
+    """Two of the values, between which the median of all there could be is with a likelihood of 95 %, however they are
+    distributed: it is as likely above as below each of them. Empty for fewer than six."""
+    outside, below = 0.0, -1
+    while outside + math.comb(len(values), below + 1) * 0.5 ** len(values) <= 0.025:
+        below += 1
+        outside += math.comb(len(values), below) * 0.5 ** len(values)
+    return (sorted(values)[below], sorted(values)[-1 - below]) if below >= 0 else ()
+
+
+def rounds(options, usual):
+    """Of what is timed on this machine."""
+    return options.rounds or (1 if options.quick else usual)
 
 
 def machine(options, where="native"):
@@ -119,19 +136,23 @@ def native(command):
     return done.stdout
 
 
+def likely(figure):
+    return "{:.3f}-{:.3f}".format(*figure.interval) if figure.interval else ""
+
+
 def table(figures):
     """Prints the figures as they come; returns them as a list."""
-    head = ("case", "subject", "value", "unit", "peer", "peer value", "ratio", "spread",
+    head = ("case", "subject", "value", "unit", "peer", "peer value", "ratio", "95 %", "spread",
             "where", "clock", "runs")
-    layout = "{:30} {:12} {:>10} {:11} {:11} {:>10} {:>7} {:>7} {:6} {:7} {:>4}"
+    layout = "{:30} {:12} {:>10} {:11} {:11} {:>10} {:>7} {:>13} {:>7} {:6} {:7} {:>4}"
     print(layout.format(*head))
     kept = []
     for figure in figures:
         kept.append(figure)
         print(layout.format(
             figure.case, figure.subject, f"{figure.value:.4g}", figure.unit, figure.peer,
-            f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", f"{figure.spread:.0%}",
-            figure.where, figure.clock, figure.runs), flush=True)
+            f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", likely(figure),
+            f"{figure.spread:.0%}", figure.where, figure.clock, figure.runs), flush=True)
     return kept
 
 

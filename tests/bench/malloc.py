@@ -68,12 +68,11 @@ SELECT b, group_concat(a) FROM t GROUP BY substr(b, 1, 3) LIMIT 3;
 
 
 def measure(options):
-    rounds = 1 if options.quick else 7
     with tempfile.TemporaryDirectory(prefix="ferry-bench.") as work:
         cases = prepare(work, options.quick)
         runs = collections.defaultdict(list)  # by (malloc, case)
         names = list(MALLOCS)
-        for turn in range(rounds):
+        for turn in range(harness.rounds(options, 7)):
             order = names[turn % len(names):] + names[:turn % len(names)]
             for case, command in cases.items():
                 for malloc in order:
@@ -94,15 +93,15 @@ def figures(runs, cases, unit, value_of):
             pairs = [a / b for a, b in zip(mine, theirs)]
             ratios.append(statistics.median(pairs))
             yield figure(case, peer, unit, statistics.median(mine), statistics.median(theirs),
-                         ratios[-1], len(pairs), harness.spread(pairs))
+                         ratios[-1], len(pairs), harness.spread(pairs), harness.interval(pairs))
         mean = statistics.geometric_mean(ratios)
         yield figure("geomean", peer, unit, mean, 1.0, mean, len(runs["ferry", cases[0]]), 0.0)
 
 
-def figure(case, peer, unit, value, peer_value, ratio, runs, spread):
+def figure(case, peer, unit, value, peer_value, ratio, runs, spread, interval=()):
     return harness.Figure(bench="malloc", case=case, subject="ferry", peer=peer, unit=unit,
                           value=value, peer_value=peer_value, where="native", clock="wall",
-                          runs=runs, spread=spread, median_ratio=ratio)
+                          runs=runs, spread=spread, median_ratio=ratio, interval=interval)
 
 
 def startup(starts):

@@ -36,8 +36,8 @@ def measure(options):
     if options.clock != "wall":
         yield uniform_in_guest(options)
     if options.clock != "icount":
-        yield uniform_here(1 if options.quick else 5, 3 if options.quick else 10)
-        yield from programs(1 if options.quick else 5, options.quick)
+        yield uniform_here(harness.rounds(options, 5), 3 if options.quick else 10)
+        yield from programs(harness.rounds(options, 5), options.quick)
 
 
 # ---- memory that is all accessed alike ----
@@ -106,13 +106,13 @@ def run_hpcc(front, work, size):
 def paired(case, peer, unit, mine, theirs):
     ratios = [a / b for a, b in zip(mine, theirs)]
     return figure(case, peer, unit, statistics.median(mine), statistics.median(theirs),
-                  statistics.median(ratios), len(ratios), harness.spread(ratios))
+                  statistics.median(ratios), len(ratios), harness.spread(ratios), harness.interval(ratios))
 
 
-def figure(case, peer, unit, value, peer_value, ratio, runs, spread, where="native", clock="wall"):
+def figure(case, peer, unit, value, peer_value, ratio, runs, spread, interval=(), where="native", clock="wall"):
     return harness.Figure(bench="overhead", case=case, subject="auto", peer=peer, unit=unit, value=value,
                           peer_value=peer_value, median_ratio=ratio, where=where, clock=clock, runs=runs,
-                          spread=spread)
+                          spread=spread, interval=interval)
 
 
 def missing():

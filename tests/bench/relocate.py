@@ -28,7 +28,7 @@ import migrate
 
 def measure(options):
     if options.clock != "icount":
-        yield from native(64 if options.quick else 1024, 2 if options.quick else 9)
+        yield from native(64 if options.quick else 1024, harness.rounds(options, 9))
         yield from guest(options, "4k", 32 if options.quick else 64, icount=False)
     if options.clock != "wall":
         yield from guest(options, "thp", 16 if options.quick else 64, icount=True)

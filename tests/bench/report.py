@@ -6,6 +6,7 @@ import glob
 import os
 
 import chart
+import harness
 import model
 
 TITLES = {
@@ -53,7 +54,8 @@ def document(figures, charts):
         "A ratio is Ferry's value to the peer's of the same run. Times, instructions and memory are the",
         "better the less they are, bandwidths the more. Figures by `wall` are of the machine named, those",
         "by `icount` are guest instructions and hardly depend on it. Spread is (largest - smallest) /",
-        "median of the runs, or of their ratios where both ran in each.")
+        "median of the runs, or of their ratios where both ran in each; 95 %: where the median of such",
+        "ratios is with that likelihood, where there are enough of them to say.")
     for bench, members in grouped(figures, lambda figure: figure.bench).items():
         yield from ("", f"## {TITLES.get(bench, bench)}", "")
         for machine in dict.fromkeys(figure.machine for figure in members):
@@ -85,11 +87,14 @@ def unit_table(unit, figures):
     limited = any(figure.peer == LIMIT for figure in figures)
     yield f"`{name}`, {where}:" + (f" {LIMIT_TEXT}." if limited else "")
     yield ""
-    head = ["case", "subject", "median", "peer", "peer's median", "ratio", "spread", "clock", "runs"]
+    head = ["case", "subject", "median", "peer", "peer's median", "ratio", "95 %", "spread", "clock", "runs"]
     rows = [[figure.case, figure.subject, f"{figure.value:.4g}", figure.peer,
-             f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", f"{figure.spread:.0%}",
+             f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", harness.likely(figure), f"{figure.spread:.0%}",
              figure.clock, str(figure.runs)]
             for figure in figures if figure.case != "geomean"]
+    if not any(figure.interval for figure in figures):
+        for row in [head, *rows]:
+            del row[6]
     yield from model.table(head, rows)
 
 

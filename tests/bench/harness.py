@@ -68,6 +68,14 @@ def interval(values):
     return (sorted(values)[below], sorted(values)[-1 - below]) if below >= 0 else ()
 
 
+def paired(mine, theirs):
+    """What a figure says of two subjects that ran in the same rounds."""
+    ratios = [a / b for a, b in zip(mine, theirs)]
+    return {"value": statistics.median(mine), "peer_value": statistics.median(theirs),
+            "median_ratio": statistics.median(ratios), "runs": len(ratios), "spread": spread(ratios),
+            "interval": interval(ratios)}
+
+
 def rounds(options, usual):
     """Of what is timed on this machine."""
     return options.rounds or (1 if options.quick else usual)

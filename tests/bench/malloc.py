@@ -90,18 +90,17 @@ def figures(runs, cases, unit, value_of):
         for case in cases:
             mine = [value_of(run) for run in runs["ferry", case]]
             theirs = [value_of(run) for run in runs[peer, case]]
-            pairs = [a / b for a, b in zip(mine, theirs)]
-            ratios.append(statistics.median(pairs))
-            yield figure(case, peer, unit, statistics.median(mine), statistics.median(theirs),
-                         ratios[-1], len(pairs), harness.spread(pairs), harness.interval(pairs))
+            found = figure(case, peer, unit, **harness.paired(mine, theirs))
+            ratios.append(found.ratio)
+            yield found
         mean = statistics.geometric_mean(ratios)
-        yield figure("geomean", peer, unit, mean, 1.0, mean, len(runs["ferry", cases[0]]), 0.0)
+        yield figure("geomean", peer, unit, value=mean, peer_value=1.0, median_ratio=mean,
+                     runs=len(runs["ferry", cases[0]]))
 
 
-def figure(case, peer, unit, value, peer_value, ratio, runs, spread, interval=()):
-    return harness.Figure(bench="malloc", case=case, subject="ferry", peer=peer, unit=unit,
-                          value=value, peer_value=peer_value, where="native", clock="wall",
-                          runs=runs, spread=spread, median_ratio=ratio, interval=interval)
+def figure(case, peer, unit, **values):
+    return harness.Figure(bench="malloc", case=case, subject="ferry", peer=peer, unit=unit, where="native",
+                          clock="wall", **values)
 
 
 def startup(starts):
@@ -111,8 +110,8 @@ def startup(starts):
         for malloc, seconds in times.items():
             seconds.append(run(MALLOCS[malloc] + ["true"]).seconds * 1000)
     mine, plain = (statistics.median(times[name]) for name in ("ferry", "glibc"))
-    return figure("startup", "glibc", "ms", mine, plain, mine / plain, starts,
-                  harness.spread(times["ferry"]))
+    return figure("startup", "glibc", "ms", value=mine, peer_value=plain, runs=starts,
+                  spread=harness.spread(times["ferry"]))
 
 
 # ---- cases ----

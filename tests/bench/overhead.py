@@ -14,7 +14,6 @@ import collections
 import os
 import re
 import shutil
-import statistics
 import tempfile
 
 import harness
@@ -47,7 +46,7 @@ def uniform_in_guest(options):
     seconds = 6 if options.quick else 15
     work = {subject: hotset.summary(hotset.run(options, subject, UNIFORM, seconds, "icount"))["work"]
             for subject in ("auto", "ddr")}
-    return figure("uniform", "ddr", "work", work["auto"], work["ddr"], work["auto"] / work["ddr"], 1, 0.0,
+    return figure("uniform", "ddr", "work", value=work["auto"], peer_value=work["ddr"], runs=1,
                   where="guest", clock="icount")
 
 
@@ -59,7 +58,7 @@ def uniform_here(rounds, seconds):
             output = harness.native(FRONTS[subject] + command)
             lines = [tuple(float(word) for word in line.split()) for line in output.splitlines()]
             values[subject].append(hotset.summary(lines)["work"])
-    return paired("uniform", "ddr", "work", values["auto"], values["ddr"])
+    return figure("uniform", "ddr", "work", **harness.paired(values["auto"], values["ddr"]))
 
 
 # ---- programs ----
@@ -77,9 +76,9 @@ def programs(rounds, quick):
                     runs[subject, case].append(command(FRONTS[subject]))
     for unit in ("time", "peak-memory"):
         for case in cases:
-            yield paired(case, "jemalloc", unit, *(
+            yield figure(case, "jemalloc", unit, **harness.paired(*(
                 [run.seconds if unit == "time" else run.peak_kib for run in runs[subject, case]]
-                for subject in ("auto", "jemalloc")))
+                for subject in ("auto", "jemalloc"))))
 
 
 def run_hpcc(front, work, size):
@@ -103,16 +102,9 @@ def run_hpcc(front, work, size):
 # ---- figures ----
 
 
-def paired(case, peer, unit, mine, theirs):
-    ratios = [a / b for a, b in zip(mine, theirs)]
-    return figure(case, peer, unit, statistics.median(mine), statistics.median(theirs),
-                  statistics.median(ratios), len(ratios), harness.spread(ratios), harness.interval(ratios))
-
-
-def figure(case, peer, unit, value, peer_value, ratio, runs, spread, interval=(), where="native", clock="wall"):
-    return harness.Figure(bench="overhead", case=case, subject="auto", peer=peer, unit=unit, value=value,
-                          peer_value=peer_value, median_ratio=ratio, where=where, clock=clock, runs=runs,
-                          spread=spread, interval=interval)
+def figure(case, peer, unit, where="native", clock="wall", **values):
+    return harness.Figure(bench="overhead", case=case, subject="auto", peer=peer, unit=unit, where=where, clock=clock,
+                          **values)
 
 
 def missing():

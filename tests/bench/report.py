@@ -87,14 +87,12 @@ def unit_table(unit, figures):
     limited = any(figure.peer == LIMIT for figure in figures)
     yield f"`{name}`, {where}:" + (f" {LIMIT_TEXT}." if limited else "")
     yield ""
-    head = ["case", "subject", "median", "peer", "peer's median", "ratio", "95 %", "spread", "clock", "runs"]
+    timed = any(figure.interval for figure in figures)
+    head = ["case", "subject", "median", "peer", "peer's median", "ratio", *["95 %"] * timed, "spread", "clock", "runs"]
     rows = [[figure.case, figure.subject, f"{figure.value:.4g}", figure.peer,
-             f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", harness.likely(figure), f"{figure.spread:.0%}",
-             figure.clock, str(figure.runs)]
+             f"{figure.peer_value:.4g}", f"{figure.ratio:.3f}", *[harness.likely(figure)] * timed,
+             f"{figure.spread:.0%}", figure.clock, str(figure.runs)]
             for figure in figures if figure.case != "geomean"]
-    if not any(figure.interval for figure in figures):
-        for row in [head, *rows]:
-            del row[6]
     yield from model.table(head, rows)
 
 

@@ -39,12 +39,12 @@ static struct {
 	_Atomic pid_t owner;    /* the process that has the thread */
 	int error;              /* with FAILED */
 	int uffd;
-	char *bell;        /* a page that is registered and never there */
-	atomic_uint rings; /* counted before the bell is rung */
+	char *bell;  /* a page; to have it removed is to ring it */
+	int bell_fd; /* the userfaultfd that tells of that */
 	atomic_bool recall_wanted;
 	_Atomic uint32_t recalls; /* done; a futex */
 	const struct handler_client *client;
-} handler = {.uffd = -1};
+} handler = {.uffd = -1, .bell_fd = -1};
 
 enum { OFF, STARTING, RUNNING, STOPPING, FAILED };
 
@@ -70,47 +70,24 @@ static void take_change(const struct uffd_msg *msg)
 	}
 }
 
-/*
- * The ringers go on with a page of zeros, which is then taken away again, and
- * until it has stayed away: who rings before it is registered puts one there.
- */
-static int answer_bell(void)
-{
-	uintptr_t bell = (uintptr_t)handler.bell;
-	unsigned char there = 0;
-	int err;
-
-	do {
-		uffd_unregister(handler.uffd, bell, PAGE_BYTES);
-		madvise(handler.bell, PAGE_BYTES, MADV_DONTNEED);
-		err = uffd_register(handler.uffd, bell, PAGE_BYTES);
-	} while (!err && !mincore(handler.bell, PAGE_BYTES, &there) && there & 1);
-	return err;
-}
-
-/* true: the bell was rung. */
-static bool take_fault(const struct uffd_msg *msg, uint64_t now)
+static void take_fault(const struct uffd_msg *msg, uint64_t now)
 {
 	uintptr_t addr = msg->arg.pagefault.address & ~(uintptr_t)(PAGE_BYTES - 1);
 
-	if (addr == (uintptr_t)handler.bell)
-		return true;
 	if (trap_fault(addr, now) || trap_shadow_fault(addr))
-		return false;
+		return;
 	/* It is back already, or the kernel may fill it. */
 	uffd_unregister(handler.uffd, addr, PAGE_BYTES);
 	uffd_wake(handler.uffd, addr, PAGE_BYTES);
-	return false;
 }
 
-/* Of one read(2). true: the bell was rung. */
-static bool take_events(void)
+/* Of one read(2). */
+static void take_events(void)
 {
 	static struct uffd_msg msg[EVENTS];
 	ssize_t size = read(handler.uffd, msg, sizeof(msg));
 	size_t count = size > 0 ? (size_t)size / sizeof(msg[0]) : 0;
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
-	bool rung = false;
 
 	/*
 	 * The kernel hands out faults first. A page that is moved back now though
@@ -121,8 +98,21 @@ static bool take_events(void)
 			take_change(&msg[i]);
 	for (size_t i = 0; i < count; i++)
 		if (msg[i].event == UFFD_EVENT_PAGEFAULT)
-			rung |= take_fault(&msg[i], now);
-	return rung;
+			take_fault(&msg[i], now);
+}
+
+/* Who rings goes on once that has been read. */
+static void answer_bell(void)
+{
+	struct uffd_msg msg;
+	size_t done;
+
+	while (read(handler.bell_fd, &msg, sizeof(msg)) == sizeof(msg))
+		/* Something reads all memory: let it. */
+		if (msg.event == UFFD_EVENT_PAGEFAULT &&
+		    uffd_zero(handler.bell_fd, (uintptr_t)handler.bell, PAGE_BYTES, 0,
+			      &done))
+			uffd_wake(handler.bell_fd, (uintptr_t)handler.bell, PAGE_BYTES);
 }
 
 /* ---- the thread ---------------------------------------------------------- */
@@ -130,11 +120,12 @@ static bool take_events(void)
 /* Waits until there are events, or until @until. */
 static void wait_for_events(uint64_t until)
 {
-	struct pollfd fd = {.fd = handler.uffd, .events = POLLIN};
+	struct pollfd fd[] = {{.fd = handler.uffd, .events = POLLIN},
+			      {.fd = handler.bell_fd, .events = POLLIN}};
 	uint64_t now = clock_ns(CLOCK_MONOTONIC);
 	struct timespec timeout = timespec_of(until > now ? until - now : 0);
 
-	ppoll(&fd, 1, until == UINT64_MAX ? NULL : &timeout, NULL);
+	ppoll(fd, 2, until == UINT64_MAX ? NULL : &timeout, NULL);
 }
 
 static bool recall(void)
@@ -154,24 +145,18 @@ static bool recall(void)
 static void serve(void)
 {
 	uint64_t until = 0, next;
-	unsigned int heard;
-	bool rung, idle;
+	bool idle;
 
 	while (atomic_load(&handler.state) == RUNNING || trap_overlaps(0, UINTPTR_MAX)) {
 		wait_for_events(until);
-		heard = atomic_load(&handler.rings);
-		rung = take_events();
+		answer_bell();
+		take_events();
 		idle = trap_retry();
 		idle = recall() && idle;
 		next = handler.client->tick(clock_ns(CLOCK_MONOTONIC));
-		if (rung)
-			answer_bell();
 		until = clock_ns(CLOCK_MONOTONIC) + RETRY_NS;
 		if (idle || next < until)
 			until = next;
-		/* Rung while that made no fault. */
-		if (atomic_load(&handler.rings) != heard)
-			until = 0;
 	}
 }
 
@@ -188,7 +173,11 @@ static int own_descriptors(void)
 	return 0;
 }
 
-/* Once mapped it stays, for others may be about to ring. */
+/*
+ * Once mapped it stays, for others may be about to ring. In no table but this thread's;
+ * a userfaultfd of its own, for until a ringer goes on the kernel moves nothing with
+ * the one whose event it waits for.
+ */
 static int set_up_bell(void)
 {
 	if (!handler.bell) {
@@ -199,7 +188,10 @@ static int set_up_bell(void)
 			return -errno;
 		handler.bell = bell;
 	}
-	return answer_bell();
+	handler.bell_fd = uffd_open(UFFD_FEATURE_EVENT_REMOVE);
+	if (handler.bell_fd < 0)
+		return handler.bell_fd;
+	return uffd_register(handler.bell_fd, (uintptr_t)handler.bell, PAGE_BYTES);
 }
 
 static void *handler_main(void *unused)
@@ -218,7 +210,7 @@ static void *handler_main(void *unused)
 	futex_wake(&handler.state);
 	if (!err) {
 		serve();
-		uffd_unregister(handler.uffd, (uintptr_t)handler.bell, PAGE_BYTES);
+		close(handler.bell_fd);
 		trap_exit();
 		atomic_store(&handler.state, OFF);
 		futex_wake(&handler.state);
@@ -237,8 +229,7 @@ bool handler_is_running(void)
 
 static void ring(void)
 {
-	atomic_fetch_add(&handler.rings, 1);
-	(void)*(volatile char *)handler.bell;
+	madvise(handler.bell, PAGE_BYTES, MADV_DONTNEED);
 }
 
 void handler_wake(void)
@@ -260,7 +251,6 @@ void handler_hold(const void *addr, size_t len)
 
 		atomic_store(&handler.recall_wanted, true);
 		ring();
-		/* It may have been heard while the page was there. */
 		if (trap_overlaps(start, end))
 			futex_wait(&handler.recalls, done, RETRY_NS);
 	}

@@ -11,8 +11,8 @@
  * descriptors is its own, so that a program that closes descriptors it does not
  * know cannot close its userfaultfd, which would lose the pages that are out.
  *
- * Other threads reach it by touching a page that is registered and never there,
- * the bell; no descriptor and no lock is shared with it.
+ * Other threads reach it by having a page removed, the bell, which waits until this
+ * thread has been told (UFFD_EVENT_REMOVE); no descriptor and no lock is shared with it.
  *
  * A change of mappings that the program makes through the preload library is
  * done under handler_hold(), which has the pages concerned put back first. What

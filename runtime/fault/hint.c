@@ -45,6 +45,10 @@
 #define LEAST_NS     1000
 #define SOONEST_MOST 4 /* times a fault's */
 
+/* Pages by which it is guessed, and known, what one costs. */
+#define WATCHED_FIRST 16
+#define WATCHED_MOST  1024
+
 struct pick {
 	uintptr_t addr;
 	size_t len;
@@ -82,7 +86,7 @@ static struct {
 /* The policy's thread's. */
 static struct {
 	int pagemap;
-	uint64_t trap_ns; /* what a page that is watched costs, about */
+	uint64_t watched, cost_ns; /* pages, and what they cost; old ones count less */
 	uint64_t random;
 } hint = {.pagemap = -1};
 
@@ -180,10 +184,9 @@ static const struct handler_client client = {.tick = hint_tick, .ended = hint_en
 #define RING_REST_NS 500000
 
 /*
- * A ring is a fault that is answered, unless the bell is still there from the last one.
- * The handler is given time to be asleep and the bell to be away. Not the least of some,
- * for one may be like that all the same, nor more, for others may be late for other
- * reasons.
+ * A ring is answered as a fault is. The handler is given time to be asleep. Not the least
+ * of some, which may find it awake all the same, nor more, for others may be late for
+ * other reasons.
  */
 static uint64_t measure_fault(void)
 {
@@ -236,7 +239,8 @@ static int hint_open(const char **why)
 	hint.random = clock_ns(CLOCK_MONOTONIC) | 1;
 	order.fault_ns = measure_fault();
 	order.soonest_ns = order.fault_ns;
-	hint.trap_ns = 2 * order.fault_ns;
+	hint.watched = WATCHED_FIRST;
+	hint.cost_ns = hint.watched * 2 * order.fault_ns;
 	*why = "hint faults by userfaultfd";
 	return 0;
 }
@@ -308,13 +312,17 @@ static unsigned int draw_all(struct sighting *sighting, size_t n)
 
 static size_t hint_affordable(uint64_t ns)
 {
-	return ns / (hint.trap_ns + 1);
+	return ns / (hint.cost_ns / hint.watched + 1);
 }
 
-/* What a page costs that is watched, from what the last ones did. */
-static void learn(uint64_t cost, unsigned int watched)
+static void learn(uint64_t cost_ns, unsigned int watched)
 {
-	hint.trap_ns += (cost / watched >> 3) - (hint.trap_ns >> 3);
+	hint.watched += watched;
+	hint.cost_ns += cost_ns;
+	if (hint.watched < WATCHED_MOST)
+		return;
+	hint.watched /= 2;
+	hint.cost_ns /= 2;
 }
 
 /* 0, or -ESRCH: there is no handler any more. */

@@ -221,22 +221,8 @@ static void weigh(struct granule *granule, float factor)
 	granule->seconds *= factor;
 }
 
-bool heat_see(struct granule *granule, float accesses, float seconds)
+static void add_sighting(struct granule *granule, float accesses, float seconds)
 {
-	bool missing = granule->windows && is_missing(granule, accesses, seconds);
-	bool surprise =
-		missing || (granule->windows && is_too_soon(granule, accesses, seconds));
-
-	if (missing && !granule->doubted) {
-		granule->doubted = true;
-		granule->patience = 0;
-		return false;
-	}
-	granule->doubted = false;
-	if (surprise) {
-		weigh(granule, SURPRISE_KEEPS);
-		granule->patience = 0;
-	}
 	if (granule->windows < HEAT_SIGHTINGS)
 		granule->windows++;
 	else
@@ -245,6 +231,22 @@ bool heat_see(struct granule *granule, float accesses, float seconds)
 	granule->seconds += seconds;
 	if (granule->accesses > HEAT_ACCESSES)
 		weigh(granule, HEAT_ACCESSES / granule->accesses);
+}
+
+bool heat_see(struct granule *granule, float accesses, float seconds)
+{
+	bool missing = granule->windows && is_missing(granule, accesses, seconds);
+	bool unlikely =
+		missing || (granule->windows && is_too_soon(granule, accesses, seconds));
+	bool surprise = unlikely && granule->doubted;
+
+	granule->doubted = unlikely && !surprise;
+	if (unlikely)
+		granule->patience = 0;
+	if (surprise)
+		weigh(granule, SURPRISE_KEEPS);
+	if (!missing || surprise)
+		add_sighting(granule, accesses, seconds);
 	return surprise;
 }
 

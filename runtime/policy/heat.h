@@ -76,7 +76,7 @@ struct granule {
 
 	/* Of a sampler that sees accesses; windows counts the sightings then. */
 	bool counted;     /* there are pages */
-	bool doubted;     /* an access that was to be seen was not, the last time */
+	bool doubted;     /* what was seen last was most unlikely */
 	uint8_t patience; /* how often in a row it was found as it was before */
 	uint32_t seen_ms; /* when it was watched last */
 	float accesses, seconds;
@@ -105,10 +105,10 @@ void heat_count(struct granule *granule, const struct sample *sample, size_t fir
 		size_t n, uint8_t length);
 
 /*
- * Takes a sighting. One that is most unlikely by what is known means that the memory is
- * used otherwise now, so that little counts of what was before: true. That no access was
- * seen where many should have been is believed the second time: the program may
- * not have run.
+ * Takes a sighting. Two in a row that are most unlikely by what is known mean that the
+ * memory is used otherwise now, so that little counts of what was before: true. One is
+ * chance now and then; and that no access was seen where many should have been does not
+ * count until then, for the program may not have run.
  */
 bool heat_see(struct granule *granule, float accesses, float seconds);
 

@@ -35,7 +35,7 @@
  * Where this part of the sightings are surprises something else is done with memory now,
  * and all of it is worth a look.
  */
-#define SURPRISES_PART 8
+#define SURPRISES_PART 16
 
 struct sights {
 	size_t n;

@@ -540,6 +540,8 @@ bool watch_stirs(const struct watch *watch)
 {
 	const struct window *window = &watch->window[SMALL_PAGES];
 
+	if (sees_accesses(watch))
+		return watch->stirs;
 	return window->sampled && !window->depth.sweeps &&
 	       window->jumped > window->jumped_before + window->compared / JUMPED_PART &&
 	       window->jumped <= window->compared / JUMPED_MOST;

@@ -23,6 +23,7 @@
 #include "policy/budget.h"
 #include "policy/hints.h"
 #include "policy/ledger.h"
+#include "policy/pace.h"
 #include "policy/skew.h"
 #include "policy/watch.h"
 
@@ -32,26 +33,11 @@
 #define MANAGED_LEAST ((size_t)16 << 20)
 #define IDLE_NS       (250 * MS)
 
-/*
- * From one round to the next: while it takes many windows to know memory, and they are
- * not there yet; the least, while something changes; the most, when all is as it should
- * be; and when there is nothing to choose between.
- */
-#define INTERVAL_LEARNING (25 * MS)
-#define INTERVAL_LEAST    (100 * MS)
-#define INTERVAL_MOST     (1000 * MS)
-#define INTERVAL_FLAT     (5000 * MS)
-
 /* Rounds in a row after which it is believed that there is nothing to choose between. */
 #define FLAT_ROUNDS 8
 
 /* So much of all memory that begins to be hot means that something changes. */
 #define STIRRING_PART 256
-
-/* The CPU budget is kept on average over this time. */
-#define BUDGET_NS (60000 * MS)
-/* Of what is left of it, the most that one round takes. */
-#define ROUND_PART 8
 
 /* So long moving may take, and then rests as long: half a CPU at most. */
 #define MOVE_NS (250 * MS)
@@ -68,13 +54,12 @@ static struct {
 	struct skew skew;
 	struct span *span; /* managed memory, whole blocks */
 	size_t spans, room;
-	uint64_t interval, due; /* to the next round of all; when that is */
-	bool more;              /* to be done before, for huge pages that were split */
-	uint64_t stirring;      /* pages in the last round */
-	unsigned int flat;      /* rounds in a row, up to FLAT_ROUNDS */
-	int64_t move_budget;    /* bytes that may be moved now */
-	int64_t budget;         /* CPU time that may be used now, in ns */
-	uint64_t budget_at;     /* when that was found */
+	struct pace pace;    /* of rounds of all */
+	uint64_t due;        /* when the next one is */
+	bool more;           /* to be done before, for huge pages that were split */
+	uint64_t stirring;   /* pages in the last round */
+	unsigned int flat;   /* rounds in a row, up to FLAT_ROUNDS */
+	int64_t move_budget; /* bytes that may be moved now */
 	uint64_t cpu_ns, move_ns;
 	/* Stay in a forked child. */
 	bool complained, complained_of_huge;
@@ -218,35 +203,18 @@ static int take_hints(bool *hinted)
 	return err;
 }
 
-/* ---- the budget ---------------------------------------------------------- */
-
-static int64_t budget_most(void)
-{
-	return (int64_t)(BUDGET_NS / 100 * options.config->overhead);
-}
+/* ---- budgets ------------------------------------------------------------- */
 
 static void earn(void)
 {
-	uint64_t now = clock_ns(CLOCK_MONOTONIC);
-	double passed = (double)(now - own.budget_at);
+	double passed = (double)pace_pay(&own.pace, clock_ns(CLOCK_MONOTONIC));
 
-	own.budget += (int64_t)((now - own.budget_at) / 100 * options.config->overhead);
-	own.budget_at = now;
-	if (own.budget > budget_most())
-		own.budget = budget_most();
 	if (options.config->move_limit == UINT64_MAX)
 		return;
 	/* What is not used of the last second is used up. */
 	own.move_budget += (int64_t)((double)options.config->move_limit * passed / 1e9);
 	if (own.move_budget > (int64_t)options.config->move_limit)
 		own.move_budget = (int64_t)options.config->move_limit;
-}
-
-/* How long to wait until the budget is not overdrawn any more. */
-static uint64_t time_in_debt(void)
-{
-	return own.budget >= 0 ? 0
-			       : (uint64_t)-own.budget * 100 / options.config->overhead;
 }
 
 /* @ns, and by chance up to half of @by more or less. */
@@ -276,38 +244,30 @@ static void publish(size_t managed)
 	pthread_mutex_unlock(&published.lock);
 }
 
-/*
- * When the next round is due. In peace rounds cost half of the budget, so that
- * there is something left for when things change.
- */
-static uint64_t next_interval(const struct placer_result *result, uint64_t cost)
+/* Pays for a round of all, and has the next one set by what it found. */
+static void set_pace(const struct placer_result *result, uint64_t cost)
 {
 	/* More than chance makes of it. */
 	bool stirs = result->stirring > own.stirring + result->total / STIRRING_PART;
-	uint64_t most = result->flat ? INTERVAL_FLAT : INTERVAL_MOST;
-	uint64_t affordable = cost * 200 / options.config->overhead;
+	const struct pace_round round = {
+		.cost_ns = cost,
+		.learning = watch_is_learning(&own.watch),
+		.urgent = result->moved || stirs || watch_stirs(&own.watch),
+		.settled = watch_is_settled(&own.watch),
+		.flat = result->flat,
+	};
 
 	own.stirring = result->stirring;
-	if (watch_is_learning(&own.watch))
-		return INTERVAL_LEARNING;
-	if (result->moved || stirs || watch_stirs(&own.watch) ||
-	    !watch_is_settled(&own.watch))
-		return INTERVAL_LEAST;
-	if (affordable > most)
-		most = affordable;
-	own.interval += own.interval / 2;
-	return own.interval < most ? own.interval : most;
+	pace_next(&own.pace, &round);
 }
 
 /* Samples, unless the program's hints come first. */
 static int watch_memory(bool hinted, bool brief)
 {
-	uint64_t cpu_ns = (uint64_t)(own.budget > 0 ? own.budget : 0) / ROUND_PART;
-
 	if (hinted || own.placer.blind)
 		return 0;
 	return (brief ? watch_small : watch_round)(&own.watch, &own.heat, own.span,
-						   own.spans, cpu_ns);
+						   own.spans, pace_round_ns(&own.pace));
 }
 
 /* Moves what is to be moved, within the limits. */
@@ -387,15 +347,14 @@ static void learn(const struct placer_result *result)
  * samples shall not keep step with what the program does; from nothing to twice as much
  * where few of them are to tell of memory.
  */
-static void set_due(const struct placer_result *result, uint64_t cost)
+static void set_due(const struct placer_result *result)
 {
-	uint64_t by;
+	const uint64_t interval = own.pace.interval;
 
-	own.interval = next_interval(result, cost);
-	by = own.interval > INTERVAL_LEAST ? own.interval : 2 * own.interval;
-	if (result->took > own.interval)
-		sleep_ns(result->took - own.interval);
-	own.due = clock_ns(CLOCK_MONOTONIC) + jitter(own.interval, by);
+	if (result->took > interval)
+		sleep_ns(result->took - interval);
+	own.due = clock_ns(CLOCK_MONOTONIC) +
+		  jitter(interval, interval > PACE_LEAST ? interval : 2 * interval);
 }
 
 /* @brief: one before its time. 0, or -errno: nothing can be done any more. */
@@ -427,20 +386,23 @@ static int round_of_work(bool brief)
 		watch_restart(&own.watch);
 	cost = clock_ns(CLOCK_THREAD_CPUTIME_ID) - began - result.ns + sampler_cost() -
 	       others;
-	own.budget -= (int64_t)cost;
 	own.cpu_ns += cost;
 	own.move_ns += result.ns;
 	publish((size_t)managed);
-	if (!brief || result.moved)
-		set_due(&result, cost);
+	if (brief && !result.moved) {
+		pace_extra(&own.pace, cost);
+	} else {
+		set_pace(&result, cost);
+		set_due(&result);
+	}
 	return 0;
 }
 
 /* How long to wait for the next round, if nobody wakes. */
 static uint64_t time_to_rest(void)
 {
-	uint64_t debt = time_in_debt(), now = clock_ns(CLOCK_MONOTONIC);
-	uint64_t before = own.skew.turn ? INTERVAL_LEARNING : INTERVAL_LEAST;
+	uint64_t debt = pace_debt(&own.pace), now = clock_ns(CLOCK_MONOTONIC);
+	uint64_t before = own.skew.turn ? PACE_LEARNING : PACE_LEAST;
 	uint64_t rest = own.due > now ? own.due - now : 0;
 
 	if (own.placer.blind && !own.placer.hints.advised_count &&
@@ -490,9 +452,7 @@ static void *run(void *unused)
 	prctl(PR_SET_TIMERSLACK, 1UL);
 	while (find_spans() < (ssize_t)MANAGED_LEAST && !advice_changes())
 		rest_ns(IDLE_NS);
-	own.interval = INTERVAL_LEAST;
-	own.budget = budget_most();
-	own.budget_at = clock_ns(CLOCK_MONOTONIC);
+	pace_begin(&own.pace, options.config->overhead, clock_ns(CLOCK_MONOTONIC));
 	if (!begin())
 		err = -ENODEV;
 	while (!err) {

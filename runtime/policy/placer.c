@@ -216,6 +216,7 @@ static struct unit make_unit(const struct placer *placer, const struct watch *wa
 	return (struct unit){
 		.plan = {.score = watch_score(watch, view->granule, share),
 			 .rate = by_heat ? watch_rate(watch, view->granule, share) : 0,
+			 .weight = watch_weight(watch, view->granule),
 			 .pages = pages,
 			 .advice = advice,
 			 .on_hbm = on_hbm,

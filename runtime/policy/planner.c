@@ -104,8 +104,9 @@ void planner_add(struct planner *planner, const struct plan_unit *unit)
 	}
 	planner->total += unit->pages;
 	bucket->pages += unit->pages;
+	bucket->weight += (double)unit->weight * unit->pages;
 	if (unit->advice == FERRY_ADVICE_NONE)
-		bucket->score += (double)unit->score * unit->pages;
+		bucket->score += (double)unit->score * unit->weight * unit->pages;
 	if (is_promotable(unit))
 		bucket->promotable += unit->pages;
 	if (is_demotable(unit))
@@ -120,19 +121,19 @@ void planner_add(struct planner *planner, const struct plan_unit *unit)
  */
 static float mean_of_coldest(const struct planner *planner, uint64_t pages)
 {
-	uint64_t left = pages;
-	double sum = 0;
+	double sum = 0, weight = 0;
 
-	for (size_t i = 0; i < NEEDED && left; i++) {
+	for (size_t i = 0; i < NEEDED && pages; i++) {
 		const struct plan_bucket *bucket = &planner->bucket[i];
-		uint64_t part = bucket->pages < left ? bucket->pages : left;
+		uint64_t part = bucket->pages < pages ? bucket->pages : pages;
 
-		if (part)
+		if (part) {
 			sum += bucket->score / (double)bucket->pages * (double)part;
-		left -= part;
+			weight += bucket->weight / (double)bucket->pages * (double)part;
+		}
+		pages -= part;
 	}
-	pages -= left;
-	return pages ? (float)(sum / (double)pages) : 0;
+	return weight > 0 ? (float)(sum / weight) : 0;
 }
 
 /*

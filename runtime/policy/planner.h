@@ -11,9 +11,9 @@
  *   planner_pick() each unit   says what becomes of it
  *
  * The reference is the mean score of the memory that has to stay in DDR if HBM
- * is filled as well as can be. A unit is worth its move when its score is
- * PLAN_RATIO times that, and worth to take another one's place when it is
- * PLAN_RATIO times that one's score. So memory that is all equally hot stays
+ * is filled as well as can be; what is known by little counts less in it. A unit is worth
+ * its move when its score is PLAN_RATIO times that, and worth to take another one's place
+ * when it is PLAN_RATIO times that one's score. So memory that is all equally hot stays
  * where it is, and so does what differs by the chance of sampling only.
  * Where all memory fits, all that is in use is promoted. Where all is equally hot, room
  * that nobody else wants is better filled than left: once the caller says so, memory
@@ -54,6 +54,7 @@
 struct plan_unit {
 	float score;    /* accesses of a page, any unit of time; 0: none seen */
 	float rate;     /* in a window */
+	float weight;   /* of a page's score in a mean; more than 0 */
 	uint32_t pages; /* present */
 	enum ferry_advice advice;
 	bool on_hbm;
@@ -76,10 +77,10 @@ struct planner {
 	uint64_t pinned;        /* to HBM */
 	uint64_t arrive, leave; /* pinned to HBM, to DDR, and not yet there */
 	struct plan_bucket {
-		uint64_t pages;      /* of all units */
-		uint64_t promotable; /* of these, in DDR and worth it by themselves */
-		uint64_t demotable;  /* of these, in HBM */
-		double score;        /* sum over pages */
+		uint64_t pages;       /* of all units */
+		uint64_t promotable;  /* of these, in DDR and worth it by themselves */
+		uint64_t demotable;   /* of these, in HBM */
+		double score, weight; /* sums over pages; score by weight */
 	} bucket[PLAN_BUCKETS];
 
 	/* decided */

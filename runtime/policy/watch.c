@@ -355,6 +355,16 @@ float watch_score(const struct watch *watch, const struct granule *granule,
 	return taken > 0 ? heat_rate(share) * 1e9f / taken / (float)kinds[kind].pages : 0;
 }
 
+/*
+ * What happens to be seen accessed seldom at first is taken for cold and left alone, and
+ * what does not is watched on; if each counted as much as the other, the mean would be
+ * too low.
+ */
+float watch_weight(const struct watch *watch, const struct granule *granule)
+{
+	return sees_accesses(watch) ? (float)(granule->windows + 1) : 1;
+}
+
 float watch_rate(const struct watch *watch, const struct granule *granule, uint16_t share)
 {
 	if (sees_accesses(watch))

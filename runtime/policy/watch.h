@@ -100,6 +100,9 @@ bool watch_knows(const struct watch *watch, const struct granule *granule);
 float watch_score(const struct watch *watch, const struct granule *granule,
 		  uint16_t share);
 
+/* What that counts in a mean of scores: the less, the less it is known. */
+float watch_weight(const struct watch *watch, const struct granule *granule);
+
 /* How sure that is not only chance: a rate (heat_rate()), for the planner. */
 float watch_rate(const struct watch *watch, const struct granule *granule,
 		 uint16_t share);

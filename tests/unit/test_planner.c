@@ -32,8 +32,11 @@ static const struct plan_limits quarter = {
 static void all_in_ddr(float score)
 {
 	for (size_t i = 0; i < UNITS; i++)
-		unit[i] = (struct plan_unit){
-			.score = score, .rate = 1, .pages = PAGES, .movable = true};
+		unit[i] = (struct plan_unit){.score = score,
+					     .rate = 1,
+					     .weight = 1,
+					     .pages = PAGES,
+					     .movable = true};
 }
 
 static void plan(const struct plan_limits *limits)
@@ -102,6 +105,24 @@ static void equally_hot_stays(void **state)
 	all_in_ddr(0);
 	plan(&quarter);
 	assert_int_equal(count(PLAN_STAY), UNITS);
+}
+
+/* A third seems colder, by few samples: the rest is not hot beside it. */
+static void little_known_counts_little(void **state)
+{
+	(void)state;
+	all_in_ddr(1);
+	for (size_t i = 0; i < UNITS; i++) {
+		unit[i].weight = i % 3 ? 32 : 8;
+		unit[i].score = i == 1 ? 1.8f : i % 3 ? 1 : 0.4f;
+	}
+	plan(&quarter);
+	assert_int_equal(count(PLAN_STAY), UNITS);
+	assert_true(planner.reference > 0.85f);
+	for (size_t i = 0; i < UNITS; i++)
+		unit[i].weight = 1;
+	plan(&quarter);
+	assert_int_equal(move[1], PLAN_PROMOTE);
 }
 
 /* Room is filled with what is as hot as the rest, if nothing is hotter, and that is all.
@@ -302,8 +323,11 @@ static void whole_units_only(void **state)
 	plan(&limits);
 	assert_int_equal(count(PLAN_STAY), UNITS);
 	/* A smaller one does. */
-	unit[500] = (struct plan_unit){
-		.score = 100, .rate = 1, .pages = PAGES / 4, .movable = true};
+	unit[500] = (struct plan_unit){.score = 100,
+				       .rate = 1,
+				       .weight = 1,
+				       .pages = PAGES / 4,
+				       .movable = true};
 	plan(&limits);
 	assert_int_equal(move[500], PLAN_PROMOTE);
 	assert_int_equal(count(PLAN_STAY), UNITS - 1);
@@ -544,6 +568,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(hot_ones_are_promoted),
 		cmocka_unit_test(equally_hot_stays),
+		cmocka_unit_test(little_known_counts_little),
 		cmocka_unit_test(level_memory_fills_room),
 		cmocka_unit_test(all_that_fits_is_promoted),
 		cmocka_unit_test(room_is_kept),

@@ -180,6 +180,8 @@ void heat_count(struct granule *granule, const struct sample *sample, size_t fir
 	if (granule->length != length) {
 		granule->windows = 0;
 		granule->accesses = granule->seconds = 0;
+		granule->hotter = granule->colder = (struct heat_odds){0};
+		granule->doubted = false;
 		granule->length = length;
 	}
 	for (size_t i = 0; i < n; i++)
@@ -191,11 +193,21 @@ void heat_count(struct granule *granule, const struct sample *sample, size_t fir
 
 /* ---- accesses that are seen ---------------------------------------------- */
 
-/* One in some thirty sightings of memory that is used as before is as unlikely. */
-#define FEW_EXPECTED  (1 / 32.0f)
-#define MANY_EXPECTED 4.0f
-/* What was before then counts so much. */
-#define SURPRISE_KEEPS (1 / 8.0f)
+/*
+ * Whether memory is used otherwise now: sightings are added up as the logarithm of how
+ * much likelier they are at so many times the rate than at the rate that is known, or at
+ * that part of it, and the sum begins anew when it is below zero (E. S. Page, Continuous
+ * Inspection Schemes, 1954). One sighting counts so much at most: it may be that the
+ * program did not run, or ran back and forth. From one quick access on a sum is worth
+ * another look soon; some in a row are likely more than chance, and it is certain where
+ * chance takes some thousand sightings to get.
+ */
+#define OTHER_RATE   8.0f
+#define LOG_OTHER    2.0794f
+#define ODDS_ONCE    4.0f
+#define ODDS_DOUBT   1.8f
+#define ODDS_LIKELY  5.0f
+#define ODDS_CERTAIN 9.0f
 
 /* Half an access more than there were, as memory that was never seen accessed may be. */
 static float expected(const struct granule *granule, float seconds)
@@ -203,16 +215,25 @@ static float expected(const struct granule *granule, float seconds)
 	return (granule->accesses + 0.5f) / granule->seconds * seconds;
 }
 
-static bool is_missing(const struct granule *granule, float accesses, float seconds)
+static void add_odds(struct heat_odds *odds, float by, float accesses, float seconds)
+{
+	odds->sum += by < ODDS_ONCE ? by : ODDS_ONCE;
+	odds->accesses += accesses;
+	odds->seconds += seconds;
+	if (odds->sum <= 0)
+		*odds = (struct heat_odds){0};
+}
+
+static void weigh_odds(struct granule *granule, float accesses, float seconds)
 {
 	float wanted = expected(granule, seconds);
 
-	return wanted > MANY_EXPECTED && accesses < wanted / 8;
-}
-
-static bool is_too_soon(const struct granule *granule, float accesses, float seconds)
-{
-	return accesses > 0 && expected(granule, seconds) < accesses * FEW_EXPECTED;
+	add_odds(&granule->hotter, accesses * LOG_OTHER - wanted * (OTHER_RATE - 1),
+		 accesses, seconds);
+	add_odds(&granule->colder, wanted * (1 - 1 / OTHER_RATE) - accesses * LOG_OTHER,
+		 accesses, seconds);
+	granule->doubted =
+		granule->hotter.sum > ODDS_DOUBT || granule->colder.sum >= ODDS_ONCE;
 }
 
 static void weigh(struct granule *granule, float factor)
@@ -233,21 +254,41 @@ static void add_sighting(struct granule *granule, float accesses, float seconds)
 		weigh(granule, HEAT_ACCESSES / granule->accesses);
 }
 
+/* All that counts is what was seen since it may be so. */
+static void begin_otherwise(struct granule *granule, const struct heat_odds *odds)
+{
+	granule->accesses = odds->accesses;
+	granule->seconds = odds->seconds;
+	granule->hotter = granule->colder = (struct heat_odds){0};
+	granule->doubted = false;
+	granule->patience = 0;
+	if (granule->accesses > HEAT_ACCESSES)
+		weigh(granule, HEAT_ACCESSES / granule->accesses);
+}
+
 bool heat_see(struct granule *granule, float accesses, float seconds)
 {
-	bool missing = granule->windows && is_missing(granule, accesses, seconds);
-	bool unlikely =
-		missing || (granule->windows && is_too_soon(granule, accesses, seconds));
-	bool surprise = unlikely && granule->doubted;
+	const struct heat_odds *odds = &granule->hotter;
 
-	granule->doubted = unlikely && !surprise;
-	if (unlikely)
+	if (granule->windows)
+		weigh_odds(granule, accesses, seconds);
+	if (granule->colder.sum > odds->sum)
+		odds = &granule->colder;
+	if (odds->sum >= ODDS_CERTAIN) {
+		begin_otherwise(granule, odds);
+		return true;
+	}
+	if (granule->doubted)
 		granule->patience = 0;
-	if (surprise)
-		weigh(granule, SURPRISE_KEEPS);
-	if (!missing || surprise)
+	/* Not yet, if no access is seen where many should have been. */
+	if (granule->colder.sum < ODDS_ONCE)
 		add_sighting(granule, accesses, seconds);
-	return surprise;
+	return false;
+}
+
+bool heat_is_otherwise(const struct granule *granule)
+{
+	return granule->hotter.sum > ODDS_LIKELY || granule->colder.sum > ODDS_LIKELY;
 }
 
 float heat_seen_rate(const struct granule *granule, float usual)
@@ -262,10 +303,10 @@ float heat_seen_rate(const struct granule *granule, float usual)
 
 int heat_compare(const struct granule *granule, float rate)
 {
-	/* One and a half standard deviations, of one access more than there were. */
+	/* Two standard deviations, of one access more than there were. */
 	float off = granule->accesses - rate * granule->seconds;
 
-	if (off * off < 2.25f * (granule->accesses + 1))
+	if (off * off < 4 * (granule->accesses + 1))
 		return 0;
 	return off > 0 ? 1 : -1;
 }

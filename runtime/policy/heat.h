@@ -7,7 +7,7 @@
  * Of one that sees accesses, for each granule how many it saw and in what time,
  * of which old ones count less too. A table in two levels, by address, whose
  * leaves are there for the memory that was ever sampled; its memory comes straight
- * from mmap(2). It costs 140 bytes a granule.
+ * from mmap(2). It costs 164 bytes a granule.
  *
  * One thread's: the policy's.
  */
@@ -41,7 +41,7 @@
 #define HEAT_DEPTH_MOST 4
 /* Of accesses that are seen, so many sightings, and accesses, count at most. */
 #define HEAT_SIGHTINGS 32
-#define HEAT_ACCESSES  16.0f
+#define HEAT_ACCESSES  24.0f
 
 /* Of a block's pages, those that a window found accessed. */
 enum seen { SEEN_UNKNOWN, SEEN_NONE, SEEN_PART, SEEN_ALL };
@@ -76,10 +76,17 @@ struct granule {
 
 	/* Of a sampler that sees accesses; windows counts the sightings then. */
 	bool counted;     /* there are pages */
-	bool doubted;     /* what was seen last was most unlikely */
+	bool doubted;     /* worth another look soon */
 	uint8_t patience; /* how often in a row it was found as it was before */
 	uint32_t seen_ms; /* when it was watched last */
 	float accesses, seconds;
+	/*
+	 * How likely it is far hotter, or colder, than it was, and what was seen since
+	 * it may be.
+	 */
+	struct heat_odds {
+		float sum, accesses, seconds;
+	} hotter, colder;
 };
 
 /* All zeros is the empty table. */
@@ -105,12 +112,15 @@ void heat_count(struct granule *granule, const struct sample *sample, size_t fir
 		size_t n, uint8_t length);
 
 /*
- * Takes a sighting. Two in a row that are most unlikely by what is known mean that the
- * memory is used otherwise now, so that little counts of what was before: true. One is
- * chance now and then; and that no access was seen where many should have been does not
- * count until then, for the program may not have run.
+ * Takes a sighting. Whether this and the ones before it are most unlikely by what is
+ * known: the memory is used otherwise now, and only they count. Few will do where it is
+ * far hotter, or no access is seen where many should have been, but one is not enough:
+ * it may be chance, or that the program did not run.
  */
 bool heat_see(struct granule *granule, float accesses, float seconds);
+
+/* Whether it is likely by now, though not certain yet. */
+bool heat_is_otherwise(const struct granule *granule);
 
 /*
  * Accesses of a page a second, by what was seen, and as if one access more had

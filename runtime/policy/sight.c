@@ -32,10 +32,11 @@
 #define UNCLEAR_PART 16
 
 /*
- * Where this part of the sightings are surprises something else is done with memory now,
- * and all of it is worth a look.
+ * Where this part of the sightings are surprises, or likely to be, something else is done
+ * with memory now, and all of it is worth a look.
  */
 #define SURPRISES_PART 16
+#define SURPRISES_FEW  2
 
 struct sights {
 	size_t n;
@@ -281,7 +282,7 @@ static void choose(struct watch *watch, struct heat *heat, const struct span *sp
 
 /* ---- watching ------------------------------------------------------------ */
 
-/* Whether it was a surprise. */
+/* Whether it was a surprise, or may be one. */
 static bool note_sighting(const struct watch *watch, struct granule *granule,
 			  const struct sighting *sighting, uint32_t now_ms)
 {
@@ -296,7 +297,7 @@ static bool note_sighting(const struct watch *watch, struct granule *granule,
 	}
 	if (!clear)
 		granule->patience = 0;
-	return surprise;
+	return surprise || heat_is_otherwise(granule);
 }
 
 /* Watches one kind of pages; *@left is lowered by what it takes. */
@@ -389,7 +390,7 @@ static int see_some(struct watch *watch, struct heat *heat, const struct span *s
 	watch->surprises = 0;
 	for (int kind = 0; kind < PAGE_KINDS && !err; kind++)
 		err = see_kind(watch, heat, span, n, &choice[kind], &left);
-	watch->stirs = watch->surprises > 1 &&
+	watch->stirs = watch->surprises >= SURPRISES_FEW &&
 		       watch->surprises >= (most - left) / SURPRISES_PART;
 	return err;
 }

@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <math.h>
+
 #include <string.h>
 #include <sys/resource.h>
 
@@ -135,51 +137,103 @@ static void times_accesses(void **state)
 	assert_true(heat_seen_rate(&granule, 5) == 0);
 }
 
-/* Two accesses in a row are soon enough chance; it takes more to be called hot. */
+/* Four accesses in a row are soon enough chance; it takes more to be called hot. */
 static void chance_is_not_heat(void **state)
 {
 	struct granule granule = {0};
 
 	(void)state;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 4; i++) {
 		heat_see(&granule, 1, 0.001f);
 		assert_int_equal(heat_compare(&granule, 1), 0);
 	}
 	heat_see(&granule, 1, 0.001f);
-	heat_see(&granule, 1, 0.001f);
 	assert_int_equal(heat_compare(&granule, 1), 1);
+}
+
+/* Sees memory for a window at most, which is accessed at @rate. */
+static bool see_at(struct granule *granule, float rate)
+{
+	static unsigned int random = 1;
+	float wait;
+
+	random = random * 1664525 + 1013904223;
+	wait = -logf(((float)(random >> 8) + 0.5f) / (1 << 24)) / rate;
+	return wait < 0.2f ? heat_see(granule, 1, wait) : heat_see(granule, 0, 0.2f);
+}
+
+/* Sightings until it is found that memory is used otherwise; @most: it was not. */
+static int sightings_until_found(struct granule *granule, float rate, int most)
+{
+	for (int i = 1; i < most; i++)
+		if (see_at(granule, rate))
+			return i;
+	return most;
 }
 
 /* Cold memory that becomes hot, and the other way round, after a handful of sightings. */
 static void follows_changes(void **state)
 {
+	int hot = 0, cold = 0;
+
+	(void)state;
+	for (int i = 0; i < 1000; i++) {
+		struct granule granule = {0};
+
+		for (int k = 0; k < 100; k++)
+			see_at(&granule, 2);
+		assert_true(sightings_until_found(&granule, 100, 20) <= 10);
+		for (int k = 0; k < 10; k++)
+			see_at(&granule, 100);
+		hot += heat_compare(&granule, 8) > 0;
+		assert_true(sightings_until_found(&granule, 0.1f, 20) <= 6);
+		for (int k = 0; k < 20; k++)
+			see_at(&granule, 0.1f);
+		cold += heat_compare(&granule, 8) < 0;
+	}
+	assert_in_range(hot, 980, 1000);
+	assert_in_range(cold, 980, 1000);
+}
+
+/* Memory that is used as before seldom seems not to be, and is hot by that hardly ever.
+ */
+static void chance_is_no_change(void **state)
+{
+	int changes = 0, hot = 0;
+	const int many = 200000;
+
+	(void)state;
+	for (float rate = 0.5f; rate < 20; rate *= 2) {
+		struct granule granule = {0};
+
+		for (int i = 0; i < many; i++) {
+			changes += see_at(&granule, rate);
+			hot += heat_compare(&granule, 2 * rate) > 0;
+		}
+	}
+	assert_in_range(changes, 0, 6 * many / 2000);
+	assert_in_range(hot, 0, 6 * many / 2000);
+}
+
+/* That nothing is accessed a moment counts for nothing: the program may not have run. */
+static void a_pause_is_no_change(void **state)
+{
 	struct granule granule = {0};
+	float accesses, seconds;
 
 	(void)state;
 	for (int i = 0; i < 100; i++)
-		heat_see(&granule, i % 4 == 0, 0.2f);
-	assert_int_equal(heat_compare(&granule, 3), -1);
-	granule.patience = 3;
+		see_at(&granule, 100);
+	accesses = granule.accesses;
+	seconds = granule.seconds;
 	assert_false(heat_see(&granule, 0, 0.2f));
-	/* Once may be chance. */
-	assert_false(heat_see(&granule, 1, 0.002f));
-	assert_int_equal(heat_compare(&granule, 3), -1);
-	assert_int_equal(granule.patience, 0);
-	assert_false(heat_see(&granule, 1, 0.2f));
-	assert_false(heat_see(&granule, 1, 0.002f));
-	assert_true(heat_see(&granule, 1, 0.002f));
-	for (int i = 0; i < 6; i++)
-		heat_see(&granule, 1, 0.002f);
-	assert_int_equal(heat_compare(&granule, 3), 1);
-	/* Once may be that nothing ran. */
 	assert_false(heat_see(&granule, 0, 0.2f));
-	assert_int_equal(heat_compare(&granule, 3), 1);
-	heat_see(&granule, 1, 0.002f);
-	assert_false(heat_see(&granule, 0, 0.2f));
-	assert_true(heat_see(&granule, 0, 0.2f));
-	for (int i = 0; i < 6; i++)
-		heat_see(&granule, 0, 0.2f);
-	assert_int_equal(heat_compare(&granule, 3), -1);
+	assert_true(granule.doubted);
+	assert_true(granule.accesses == accesses && granule.seconds == seconds);
+	for (int i = 0; i < 5; i++)
+		assert_false(see_at(&granule, 100));
+	assert_false(heat_is_otherwise(&granule));
+	assert_int_equal(heat_compare(&granule, 25), 1);
 }
 
 static void begins_anew(void **state)
@@ -293,6 +347,8 @@ int main(void)
 		cmocka_unit_test(times_accesses),
 		cmocka_unit_test(chance_is_not_heat),
 		cmocka_unit_test(follows_changes),
+		cmocka_unit_test(chance_is_no_change),
+		cmocka_unit_test(a_pause_is_no_change),
 		cmocka_unit_test(begins_anew),
 		cmocka_unit_test(rates),
 		cmocka_unit_test(addresses),

@@ -114,17 +114,25 @@ static bool has_changed(const struct granule *granule, const struct sample *samp
 	return huge != granule->huge || change > n * BLOCK_PAGES / 8;
 }
 
+/* What samples told. */
+static void forget(struct granule *granule)
+{
+	granule->windows = 0;
+	granule->accesses = granule->seconds = 0;
+	granule->hotter = granule->colder = (struct heat_odds){0};
+	granule->doubted = false;
+}
+
 /* Begins anew where what is known is of another memory. */
 static void renew(struct granule *granule, const struct sample *sample, size_t first,
 		  size_t n, bool huge)
 {
 	if (!has_changed(granule, sample, first, n, huge))
 		return;
-	granule->windows = 0;
+	forget(granule);
 	granule->huge = huge;
 	granule->placed_known = false;
 	granule->tries = granule->pause = 0;
-	granule->accesses = granule->seconds = 0;
 }
 
 /* A window of all blocks at once; there are many such, so that it has to be short. */
@@ -178,10 +186,7 @@ void heat_count(struct granule *granule, const struct sample *sample, size_t fir
 	}
 	renew(granule, sample, first, n, huge > present / 2);
 	if (granule->length != length) {
-		granule->windows = 0;
-		granule->accesses = granule->seconds = 0;
-		granule->hotter = granule->colder = (struct heat_odds){0};
-		granule->doubted = false;
+		forget(granule);
 		granule->length = length;
 	}
 	for (size_t i = 0; i < n; i++)

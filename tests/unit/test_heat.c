@@ -99,11 +99,14 @@ static void counts(void **state)
 	heat_count(&granule, samples, 0, GRANULE_BLOCKS, 2); /* used for something else */
 	assert_int_equal(granule.windows, 0);
 	assert_true(granule.seconds == 0);
-	heat_see(&granule, 1, 0.5f);
+	heat_see(&granule, 0, 0.5f);
+	heat_see(&granule, 1, 0.001f);
+	assert_true(granule.doubted && granule.hotter.sum > 0);
 	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
 		samples[i].present = 0;
-	heat_count(&granule, samples, 0, GRANULE_BLOCKS, 2);
+	heat_count(&granule, samples, 0, GRANULE_BLOCKS, 2); /* other pages */
 	assert_false(granule.counted);
+	assert_true(!granule.doubted && granule.hotter.sum == 0);
 	assert_int_equal(granule.windows, 0);
 }
 

@@ -143,6 +143,9 @@ static void note_alike(struct granule *granule, const struct sample *sample)
 	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
 		granule->heat[i] = heat;
 	memset(granule->present, sample->present, sizeof(granule->present));
+	granule->there = UINT32_MAX;
+	granule->pages = (uint16_t)(GRANULE_BLOCKS * sample->present);
+	granule->mean = granule->most = heat;
 }
 
 void heat_note(struct granule *granule, const struct sample *sample, size_t first,
@@ -170,6 +173,7 @@ void heat_note(struct granule *granule, const struct sample *sample, size_t firs
 			granule->heat[first + i] = after(granule, first + i, &sample[i]);
 			granule->present[first + i] = sample[i].present;
 		}
+		heat_sum(granule);
 	}
 	if (granule->windows < windows_needed(granule))
 		granule->windows++;
@@ -191,9 +195,8 @@ void heat_count(struct granule *granule, const struct sample *sample, size_t fir
 	}
 	for (size_t i = 0; i < n; i++)
 		granule->present[first + i] = sample[i].present;
-	granule->counted = false;
-	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
-		granule->counted |= granule->present[i] > 0;
+	heat_sum(granule);
+	granule->counted = granule->pages > 0;
 }
 
 /* ---- accesses that are seen ---------------------------------------------- */
@@ -318,26 +321,33 @@ int heat_compare(const struct granule *granule, float rate)
 
 /* ---- shares -------------------------------------------------------------- */
 
+void heat_sum(struct granule *granule)
+{
+	uint32_t sum = 0, pages = 0, there = 0;
+	uint16_t most = 0;
+
+	for (size_t i = 0; i < GRANULE_BLOCKS; i++) {
+		sum += (uint32_t)granule->heat[i] * granule->present[i];
+		pages += granule->present[i];
+		there |= (uint32_t)(granule->present[i] > 0) << i;
+		if (granule->present[i] >= LEAST_PAGES && granule->heat[i] > most)
+			most = granule->heat[i];
+	}
+	granule->there = there;
+	granule->pages = (uint16_t)pages;
+	granule->mean = pages ? (uint16_t)(sum / pages) : 0;
+	granule->most = most;
+}
+
 uint16_t heat_mean(const struct granule *granule, unsigned int *pages)
 {
-	uint64_t sum = 0;
-
-	*pages = 0;
-	for (size_t i = 0; i < GRANULE_BLOCKS; i++) {
-		sum += (uint64_t)granule->heat[i] * granule->present[i];
-		*pages += granule->present[i];
-	}
-	return *pages ? (uint16_t)(sum / *pages) : 0;
+	*pages = granule->pages;
+	return granule->mean;
 }
 
 uint16_t heat_most(const struct granule *granule)
 {
-	uint16_t most = 0;
-
-	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
-		if (granule->present[i] >= LEAST_PAGES && granule->heat[i] > most)
-			most = granule->heat[i];
-	return most;
+	return granule->most;
 }
 
 /* log2 of a number from 1 to 65536; exact at powers of two, never 0.01 off. */

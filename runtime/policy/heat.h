@@ -7,7 +7,7 @@
  * Of one that sees accesses, for each granule how many it saw and in what time,
  * of which old ones count less too. A table in two levels, by address, whose
  * leaves are there for the memory that was ever sampled; its memory comes straight
- * from mmap(2). It costs 164 bytes a granule.
+ * from mmap(2). It costs 172 bytes a granule.
  *
  * One thread's: the policy's.
  */
@@ -49,6 +49,11 @@ enum seen { SEEN_UNKNOWN, SEEN_NONE, SEEN_PART, SEEN_ALL };
 struct granule {
 	uint16_t heat[GRANULE_BLOCKS];   /* share accessed in a window, of 65535 */
 	uint8_t present[GRANULE_BLOCKS]; /* pages */
+
+	/* Of these two, as heat_sum() found. */
+	uint32_t there;      /* blocks with pages */
+	uint16_t pages;      /* in all */
+	uint16_t mean, most; /* see heat_mean(), heat_most() */
 
 	/* Where the pages are, as the kernel said last. */
 	uint32_t on_hbm;                /* blocks that have most of their pages there */
@@ -133,6 +138,9 @@ int heat_compare(const struct granule *granule, float rate);
 
 /* Whether enough windows were seen to judge by. */
 bool heat_is_known(const struct granule *granule);
+
+/* To be called when blocks were changed. */
+void heat_sum(struct granule *granule);
 
 /* The share of a granule as a whole, of 65535, and its pages. */
 uint16_t heat_mean(const struct granule *granule, unsigned int *pages);

@@ -112,6 +112,18 @@ static int16_t most_of_tier(const struct topology *topology, enum ferry_tier tie
 	return most;
 }
 
+/* A huge page is where its first page is, unless a move may have split it. */
+static bool find_nodes(const struct placer *placer, const struct granule *granule,
+		       uintptr_t start, int16_t node[GRANULE_PAGES])
+{
+	if (!granule->huge || granule->moved ||
+	    placer->engine->query(start, PAGE_BYTES, node) || node[0] < 0)
+		return !placer->engine->query(start, GRANULE_BYTES, node);
+	for (size_t i = 1; i < GRANULE_PAGES; i++)
+		node[i] = node[0];
+	return true;
+}
+
 static void ask_kernel(const struct placer *placer, struct granule *granule,
 		       uintptr_t addr)
 {
@@ -120,7 +132,7 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 	uint32_t on_hbm = 0, torn = 0;
 
 	granule->placed_known =
-		!placer->engine->query(addr & ~(GRANULE_BYTES - 1), GRANULE_BYTES, node);
+		find_nodes(placer, granule, addr & ~(GRANULE_BYTES - 1), node);
 	if (!granule->placed_known)
 		return;
 	for (size_t block = 0; block < GRANULE_BLOCKS; block++) {
@@ -139,6 +151,7 @@ static void ask_kernel(const struct placer *placer, struct granule *granule,
 		if (pages && pages < present)
 			torn |= UINT32_C(1) << block;
 	}
+	heat_sum(granule);
 	granule->moved &= torn;
 	/* Moves had an effect. */
 	if (on_hbm != granule->on_hbm || granule->moved != granule->torn)
@@ -261,6 +274,15 @@ static bool is_to_be_whole(const struct view *view, uint16_t mean)
 	return view->granule->split && !has_hot_block(view->granule, mean);
 }
 
+/* The blocks of [start, end), which is in one granule. */
+static uint32_t blocks_of(uintptr_t start, uintptr_t end)
+{
+	size_t first = start % GRANULE_BYTES / BLOCK_BYTES;
+	size_t n = (end - start) / BLOCK_BYTES;
+
+	return (uint32_t)((UINT64_C(1) << n) - 1) << first;
+}
+
 typedef void unit_fn(struct placer *placer, const struct unit *unit);
 
 static void for_each_block(struct placer *placer, const struct watch *watch,
@@ -302,12 +324,7 @@ static void for_each_unit(struct placer *placer, const struct watch *watch,
 			view.end = next < span[i].end ? next : span[i].end;
 			if (!view.granule || !view.granule->placed_known)
 				continue;
-			for (uintptr_t at = addr; at < view.end; at += BLOCK_BYTES) {
-				size_t block = at % GRANULE_BYTES / BLOCK_BYTES;
-
-				if (view.granule->present[block])
-					view.present |= UINT32_C(1) << block;
-			}
+			view.present = view.granule->there & blocks_of(addr, view.end);
 			if (!view.present)
 				continue;
 			mean = heat_mean(view.granule, &pages);
@@ -439,14 +456,6 @@ static void note_direction(struct placer_memory *memory, const struct unit *unit
 	granule->promoted = promoted;
 }
 
-static uint32_t blocks_of(const struct unit *unit)
-{
-	size_t first = unit->start % GRANULE_BYTES / BLOCK_BYTES;
-	size_t n = (unit->end - unit->start) / BLOCK_BYTES;
-
-	return (uint32_t)((UINT64_C(1) << n) - 1) << first;
-}
-
 static void add_move(struct moves *moves, const struct unit *unit, int node)
 {
 	struct granule *granule = unit->granule;
@@ -458,7 +467,7 @@ static void add_move(struct moves *moves, const struct unit *unit, int node)
 	if (granule->tries < 6)
 		granule->tries++;
 	granule->pause = (uint8_t)(1U << granule->tries);
-	granule->moved |= blocks_of(unit);
+	granule->moved |= blocks_of(unit->start, unit->end);
 }
 
 /* The DDR node that what leaves an HBM node goes to; -1: none is allowed. */
@@ -486,7 +495,8 @@ static void pick_unit(struct placer *placer, const struct unit *unit)
 	switch (planner_pick(&pool->planner, &unit->plan)) {
 	case PLAN_STAY:
 		/* Pages that were in use when it was moved stayed behind. */
-		if (!(unit->granule->torn & blocks_of(unit)) || !unit->plan.movable)
+		if (!(unit->granule->torn & blocks_of(unit->start, unit->end)) ||
+		    !unit->plan.movable)
 			break;
 		if (unit->plan.on_hbm)
 			add_move(&memory->promotions, unit, pool->node);

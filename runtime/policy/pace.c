@@ -14,14 +14,14 @@
 #define ROUND_PART 8
 
 /*
- * Of the budget, the part that rounds do not come down to for good: they come the later,
- * the more of it is gone, and half of it stays, for at that point they cost what time
- * pays. Else there would soon be rounds that have nothing left to sample with, and that
- * use up by themselves what is paid. While it is not all known more is kept than when
- * something changes, which may be at any time.
+ * There is always something left to sample with: rounds that have nothing for that use up
+ * by themselves what is paid. While it is not all known rounds come the later, the more
+ * of the first part of the budget is gone; half of that stays, for at that point they
+ * cost what time pays, and something may change at any time. When it does they come
+ * fast; and once it is all gone, not again before there is the second part.
  */
 #define SEARCH_KEEPS 2
-#define URGENT_KEEPS 8
+#define DEBT_LEAVES  32
 
 static int64_t budget_most(const struct pace *pace)
 {
@@ -51,14 +51,13 @@ uint64_t pace_round_ns(const struct pace *pace)
 	return (uint64_t)(pace->left > 0 ? pace->left : 0) / ROUND_PART;
 }
 
-/* In @paid_in time pays for a round. At least @least, and what keeps that part. */
-static uint64_t keeping(const struct pace *pace, uint64_t paid_in, uint64_t least,
-			int part)
+/* In @paid_in time pays for a round. */
+static uint64_t search_interval(const struct pace *pace, uint64_t paid_in)
 {
-	int64_t kept = budget_most(pace) / part, gone = kept - pace->left;
+	int64_t kept = budget_most(pace) / SEARCH_KEEPS, gone = kept - pace->left;
 	double interval = 2.0 * (double)paid_in * (double)gone / (double)kept;
 
-	return interval > (double)least ? (uint64_t)interval : least;
+	return interval > (double)PACE_LEAST ? (uint64_t)interval : PACE_LEAST;
 }
 
 static uint64_t next(const struct pace *pace, const struct pace_round *round)
@@ -68,11 +67,11 @@ static uint64_t next(const struct pace *pace, const struct pace_round *round)
 	uint64_t interval = pace->interval + pace->interval / 2;
 
 	if (round->learning)
-		return keeping(pace, paid_in, PACE_LEARNING, URGENT_KEEPS);
+		return PACE_LEARNING;
 	if (round->urgent)
-		return keeping(pace, paid_in, PACE_LEAST, URGENT_KEEPS);
+		return PACE_LEAST;
 	if (!round->settled)
-		return keeping(pace, paid_in, PACE_LEAST, SEARCH_KEEPS);
+		return search_interval(pace, paid_in);
 	/* In peace half of what is paid is saved. */
 	if (2 * paid_in > most)
 		most = 2 * paid_in;
@@ -92,5 +91,8 @@ void pace_extra(struct pace *pace, uint64_t cost_ns)
 
 uint64_t pace_debt(const struct pace *pace)
 {
-	return pace->left >= 0 ? 0 : (uint64_t)-pace->left * 100 / pace->overhead;
+	int64_t wanted = budget_most(pace) / DEBT_LEAVES;
+
+	return pace->left >= 0 ? 0
+			       : (uint64_t)(wanted - pace->left) * 100 / pace->overhead;
 }

@@ -47,7 +47,7 @@ void pace_next(struct pace *pace, const struct pace_round *round);
 /* Pays for one that came before its time. */
 void pace_extra(struct pace *pace, uint64_t cost_ns);
 
-/* How long to wait until the budget is not overdrawn any more. */
+/* Where the budget is overdrawn, how long to wait until there is something again. */
 uint64_t pace_debt(const struct pace *pace);
 
 #endif /* FERRY_PACE_H */

@@ -339,17 +339,6 @@ void heat_sum(struct granule *granule)
 	granule->most = most;
 }
 
-uint16_t heat_mean(const struct granule *granule, unsigned int *pages)
-{
-	*pages = granule->pages;
-	return granule->mean;
-}
-
-uint16_t heat_most(const struct granule *granule)
-{
-	return granule->most;
-}
-
 /* log2 of a number from 1 to 65536; exact at powers of two, never 0.01 off. */
 static float log2_of(uint32_t number)
 {

@@ -51,9 +51,10 @@ struct granule {
 	uint8_t present[GRANULE_BLOCKS]; /* pages */
 
 	/* Of these two, as heat_sum() found. */
-	uint32_t there;      /* blocks with pages */
-	uint16_t pages;      /* in all */
-	uint16_t mean, most; /* see heat_mean(), heat_most() */
+	uint32_t there; /* blocks with pages */
+	uint16_t pages; /* in all */
+	uint16_t mean;  /* share of the granule as a whole */
+	uint16_t most;  /* largest of a block, but for those with too few pages to tell */
 
 	/* Where the pages are, as the kernel said last. */
 	uint32_t on_hbm;                /* blocks that have most of their pages there */
@@ -141,12 +142,6 @@ bool heat_is_known(const struct granule *granule);
 
 /* To be called when blocks were changed. */
 void heat_sum(struct granule *granule);
-
-/* The share of a granule as a whole, of 65535, and its pages. */
-uint16_t heat_mean(const struct granule *granule, unsigned int *pages);
-
-/* The largest share of its blocks, but for those with few pages, which tell little. */
-uint16_t heat_most(const struct granule *granule);
 
 /*
  * How often pages are accessed that a window finds accessed with this share:

@@ -242,9 +242,9 @@ static struct unit make_unit(const struct placer *placer, const struct watch *wa
 }
 
 /* Whether one of a granule's blocks is worth moving without the others. */
-static bool has_hot_block(const struct granule *granule, uint16_t mean)
+static bool has_hot_block(const struct granule *granule)
 {
-	return planner_stands_out(heat_rate(heat_most(granule)), heat_rate(mean),
+	return planner_stands_out(heat_rate(granule->most), heat_rate(granule->mean),
 				  PLAN_RATIO);
 }
 
@@ -252,7 +252,7 @@ static bool has_hot_block(const struct granule *granule, uint16_t mean)
  * Whether a granule's blocks are units of their own: one is worth moving without
  * the others, or they are in different tiers.
  */
-static bool is_skewed(const struct view *view, uint16_t mean)
+static bool is_skewed(const struct view *view)
 {
 	const struct granule *granule = view->granule;
 	uint32_t on_hbm = granule->on_hbm & view->present;
@@ -261,7 +261,7 @@ static bool is_skewed(const struct view *view, uint16_t mean)
 		return false;
 	if (on_hbm && on_hbm != view->present)
 		return true;
-	return has_hot_block(granule, mean);
+	return has_hot_block(granule);
 }
 
 /*
@@ -269,9 +269,9 @@ static bool is_skewed(const struct view *view, uint16_t mean)
  * others may be too low beside its own, whose windows are others; so it stays until it
  * is a huge page again.
  */
-static bool is_to_be_whole(const struct view *view, uint16_t mean)
+static bool is_to_be_whole(const struct view *view)
 {
-	return view->granule->split && !has_hot_block(view->granule, mean);
+	return view->granule->split && !has_hot_block(view->granule);
 }
 
 /* The blocks of [start, end), which is in one granule. */
@@ -316,8 +316,6 @@ static void for_each_unit(struct placer *placer, const struct watch *watch,
 					    0,
 					    false,
 					    false};
-			unsigned int pages;
-			uint16_t mean;
 			bool alike;
 
 			next = granule_end(addr);
@@ -327,19 +325,19 @@ static void for_each_unit(struct placer *placer, const struct watch *watch,
 			view.present = view.granule->there & blocks_of(addr, view.end);
 			if (!view.present)
 				continue;
-			mean = heat_mean(view.granule, &pages);
 			view.known = watch_knows(watch, view.granule) &&
-				     !is_to_be_whole(&view, mean) &&
+				     !is_to_be_whole(&view) &&
 				     !(placer->holds_huge && view.granule->huge);
 			view.paused = view.granule->pause;
 			advice_on(placer, addr, view.end, &alike);
-			if (!alike || is_skewed(&view, mean) ||
+			if (!alike || is_skewed(&view) ||
 			    view.end - addr < GRANULE_BYTES) {
 				for_each_block(placer, watch, &view, fn);
 			} else {
-				struct unit unit = make_unit(
-					placer, watch, &view, addr, view.end, mean, pages,
-					view.granule->on_hbm & view.present);
+				struct unit unit =
+					make_unit(placer, watch, &view, addr, view.end,
+						  view.granule->mean, view.granule->pages,
+						  view.granule->on_hbm & view.present);
 
 				fn(placer, &unit);
 			}

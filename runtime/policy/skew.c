@@ -93,21 +93,16 @@ void skew_open(struct skew *skew, const struct sampler *sampler)
 
 static float score_of(const struct skew_round *round, const struct granule *granule)
 {
-	unsigned int pages;
-
-	return watch_score(round->watch, granule, heat_mean(granule, &pages));
+	return watch_score(round->watch, granule, granule->mean);
 }
 
 /* Whether a block is @ratio times as hot as all of it, and as what stays in DDR. */
 static bool is_skewed(const struct skew_round *round, const struct granule *granule,
 		      float ratio)
 {
-	uint16_t share = heat_most(granule);
-	unsigned int pages;
-
-	return planner_stands_out(heat_rate(share), heat_rate(heat_mean(granule, &pages)),
+	return planner_stands_out(heat_rate(granule->most), heat_rate(granule->mean),
 				  ratio) &&
-	       watch_score(round->watch, granule, share) >=
+	       watch_score(round->watch, granule, granule->most) >=
 		       ratio * round->result->reference;
 }
 
@@ -122,10 +117,7 @@ static uint8_t level_of(const struct skew_round *round, const struct granule *gr
 
 static bool is_full(const struct granule *granule)
 {
-	unsigned int pages;
-
-	heat_mean(granule, &pages);
-	return pages == GRANULE_PAGES;
+	return granule->pages == GRANULE_PAGES;
 }
 
 static bool is_advised(const struct skew_round *round, uintptr_t addr)
@@ -155,8 +147,7 @@ static bool is_judged(const struct skew_round *round, struct granule *granule)
 static bool is_doubtful(const struct skew_round *round, const struct granule *granule,
 			uintptr_t addr, bool anew)
 {
-	unsigned int pages;
-	float rate = heat_rate(heat_mean(granule, &pages));
+	float rate = heat_rate(granule->mean);
 	uint8_t level = level_of(round, granule);
 
 	return rate >= PLAN_LEAST_RATE && granule->pause < HELD &&
@@ -241,7 +232,7 @@ static void make_whole(struct skew *skew, struct granule *granule, uintptr_t add
 static float score_to_watch(const struct skew_round *round, const struct granule *granule)
 {
 	float all = score_of(round, granule);
-	float most = watch_score(round->watch, granule, heat_most(granule)) * MOST_PART;
+	float most = watch_score(round->watch, granule, granule->most) * MOST_PART;
 
 	return most > all ? most : all;
 }

@@ -40,7 +40,6 @@ static void note(struct granule *granule, unsigned int times, uint8_t length)
 static void means_and_forgets(void **state)
 {
 	struct granule granule = {0};
-	unsigned int pages;
 
 	(void)state;
 	fill(4, false);
@@ -50,19 +49,18 @@ static void means_and_forgets(void **state)
 	note(&granule, 2, 1);
 	assert_true(heat_is_known(&granule));
 	/* The mean of the first four: 4, 4, 12, 12 of 16. */
-	assert_in_range(heat_mean(&granule, &pages), 65535 / 2 - 3, 65535 / 2 + 3);
-	assert_int_equal(pages, GRANULE_PAGES);
+	assert_in_range(granule.mean, 65535 / 2 - 3, 65535 / 2 + 3);
+	assert_int_equal(granule.pages, GRANULE_PAGES);
 	fill(0, false);
 	note(&granule, 4, 1);
-	assert_in_range(heat_mean(&granule, &pages), 65535 / 2 * 0.3, 65535 / 2 * 0.33);
+	assert_in_range(granule.mean, 65535 / 2 * 0.3, 65535 / 2 * 0.33);
 	note(&granule, 40, 1);
-	assert_in_range(heat_mean(&granule, &pages), 0, 8);
+	assert_in_range(granule.mean, 0, 8);
 }
 
 static void blocks_differ(void **state)
 {
 	struct granule granule = {0};
-	unsigned int pages;
 
 	(void)state;
 	fill(0, false);
@@ -71,8 +69,7 @@ static void blocks_differ(void **state)
 	note(&granule, 8, 1);
 	for (size_t i = 0; i < GRANULE_BLOCKS; i++)
 		assert_in_range(granule.heat[i], i == 7 ? 65000 : 0, i == 7 ? 65535 : 0);
-	heat_mean(&granule, &pages);
-	assert_int_equal(pages, GRANULE_PAGES - BLOCK_PAGES);
+	assert_int_equal(granule.pages, GRANULE_PAGES - BLOCK_PAGES);
 	/* A part of the granule only: the rest stays. */
 	fill(BLOCK_PAGES, false);
 	heat_note(&granule, samples, 8, 1, 1);

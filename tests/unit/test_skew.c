@@ -135,14 +135,11 @@ static void rounds(int n)
 		for (size_t k = 0; k < GRANULES; k++) {
 			struct granule *granule =
 				heat_granule(&heat, span.start + k * GRANULE_BYTES, true);
-			unsigned int pages;
 
 			granule->placed_known = true;
 			if (granule->pause)
 				granule->pause--;
-			score +=
-				watch_score(&watch, granule, heat_mean(granule, &pages)) /
-				GRANULES;
+			score += watch_score(&watch, granule, granule->mean) / GRANULES;
 		}
 		result.reference = score;
 		result.total = GRANULES * GRANULE_PAGES;

@@ -37,7 +37,8 @@ static struct {
 	bool follows;
 	int err; /* of the start */
 	const char *why;
-	sem_t started;
+	sem_t begun;   /* another thread */
+	sem_t started; /* all of them, or failed */
 } touch;
 
 static atomic_int owner; /* the process that has, or had, the threads */
@@ -118,6 +119,32 @@ static void *serve(void *unused)
 	return unused;
 }
 
+static void wait_for(sem_t *sem)
+{
+	while (sem_wait(sem))
+		;
+}
+
+static void *another_thread(void *unused)
+{
+	sem_post(&touch.begun);
+	return serve(unused);
+}
+
+/*
+ * What a thread touches as it begins may be memory of the heap, so it has begun before
+ * anything else is registered; and before who waits may fork, which would copy the
+ * locks that it takes.
+ */
+static int start_another(void)
+{
+	int err = thread_start(another_thread, NULL);
+
+	if (!err)
+		wait_for(&touch.begun);
+	return err;
+}
+
 static int open_uffd(const char **why)
 {
 	uint64_t features = 0;
@@ -171,10 +198,9 @@ static int set_up(void)
 		follow_open();
 	fill_open(touch.uffd);
 	err = set_up_bell();
-	/* While nothing else is registered: a new thread's memory may be the heap's. */
 	atomic_store(&running, touch.threads);
 	for (unsigned int i = 1; i < touch.threads && !err; i++)
-		err = thread_start(serve, NULL);
+		err = start_another();
 	return err;
 }
 
@@ -208,11 +234,11 @@ int first_touch_start(unsigned int threads, const char **why)
 	touch.threads = threads;
 	/* That of a parent may have been held. */
 	pthread_mutex_init(&bell.lock, NULL);
+	sem_init(&touch.begun, 0, 0);
 	sem_init(&touch.started, 0, 0);
 	err = thread_start(first_thread, NULL);
 	if (!err) {
-		while (sem_wait(&touch.started))
-			;
+		wait_for(&touch.started);
 		err = touch.err;
 	}
 	if (!err)

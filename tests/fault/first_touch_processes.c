@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -91,8 +92,11 @@ void cloned(void **state)
 	munmap(mem, SIZE);
 }
 
+static sem_t touches;
+
 static void *touch_all_the_time(void *mem)
 {
+	sem_post(&touches);
 	for (;;) {
 		madvise(mem, SIZE, MADV_DONTNEED);
 		for (size_t at = 0; at < SIZE; at += PAGE)
@@ -101,16 +105,27 @@ static void *touch_all_the_time(void *mem)
 	return NULL;
 }
 
+/* Once it has begun: what forks meanwhile would copy locks that it takes, ASan's too. */
+static void start_touching(char *mem)
+{
+	pthread_t thread;
+
+	sem_init(&touches, 0, 0);
+	if (pthread_create(&thread, NULL, touch_all_the_time, mem))
+		_exit(91);
+	while (sem_wait(&touches))
+		;
+}
+
 /* While threads fault. */
 void a_child_starts_its_own(void **state)
 {
 	char *mem;
 	pid_t child = fork_with_memory(&mem);
-	pthread_t thread;
 
 	(void)state;
 	if (!child) {
-		pthread_create(&thread, NULL, touch_all_the_time, mem);
+		start_touching(mem);
 		for (int i = 0; i < 30; i++) {
 			char *own;
 

@@ -8,8 +8,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,6 +27,41 @@ void assert_child_ok(pid_t child)
 	assert_true(child > 0);
 	assert_int_equal(waitpid(child, &status, 0), child);
 	assert_int_equal(status, 0);
+}
+
+const char *core_folder(void)
+{
+	static char folder[32];
+
+	strcpy(folder, "/tmp/ferry-core.XXXXXX");
+	return mkdtemp(folder);
+}
+
+void dump_core(const char *folder)
+{
+	const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+
+	if (!folder || chdir(folder))
+		_exit(1);
+	setrlimit(RLIMIT_CORE, &unlimited);
+	abort();
+}
+
+void assert_core_dumped(pid_t child, const char *folder)
+{
+	char pattern[64];
+	int status;
+	glob_t cores;
+
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_true(WIFSIGNALED(status));
+	assert_int_equal(WTERMSIG(status), SIGABRT);
+	snprintf(pattern, sizeof(pattern), "%s/core*", folder);
+	if (!glob(pattern, 0, NULL, &cores))
+		for (size_t i = 0; i < cores.gl_pathc; i++)
+			unlink(cores.gl_pathv[i]);
+	globfree(&cores);
+	assert_int_equal(rmdir(folder), 0);
 }
 
 int read_all_memory(pid_t pid)

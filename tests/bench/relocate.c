@@ -25,13 +25,13 @@
 #include "migrate/stream_copy.h"
 #include "os/thread.h"
 
-#define MOST_COPIERS 2
-#define MOST_TRIES   100
+#define MOST_COPIERS  2
+#define MOST_TRIES    100
+#define TURN_GRANULES ((size_t)64)
 
 static struct {
 	char *mem, *other; /* relocated; copied to */
 	size_t granules;
-	unsigned int copiers;
 	stream_copy_fn *copy;
 } bench;
 
@@ -71,6 +71,14 @@ static void make_small(char *mem, size_t len)
 		die("madvise");
 }
 
+/* By what the kernel maps it with now: khugepaged may have made it huge meanwhile. */
+static bool relocate_again(uintptr_t granule)
+{
+	static const int16_t from[1] = {0};
+
+	return relocate_run(granule, 1, relocate_is_huge(granule) ? from : NULL, 0) == 1;
+}
+
 /* Again what the kernel has left for something of its own: a page was locked, say. */
 static void relocate(size_t i, size_t n, const int16_t *from)
 {
@@ -78,8 +86,7 @@ static void relocate(size_t i, size_t n, const int16_t *from)
 	uint32_t there = relocate_run(start, n, from, 0);
 
 	for (size_t k = 0, tries = 0; k < n && tries < MOST_TRIES;) {
-		if (there >> k & 1 ||
-		    relocate_run(start + k * GRANULE_BYTES, 1, from, 0) == 1) {
+		if (there >> k & 1 || relocate_again(start + k * GRANULE_BYTES)) {
 			k++;
 			continue;
 		}
@@ -156,21 +163,38 @@ static void print(const char *name, unsigned int copiers, uint64_t ns)
 	printf("%s %u %llu\n", name, copiers, (unsigned long long)ns);
 }
 
-static void measure(const char *name, void (*work)(size_t, size_t), unsigned int copiers)
+/* Nanoseconds of some work on the granules [first, end), which copiers share. */
+static uint64_t time_work(void (*work)(size_t, size_t), unsigned int copiers,
+			  size_t first, size_t end)
 {
 	struct share share[MOST_COPIERS];
 	uint64_t begin = clock_ns(CLOCK_MONOTONIC);
 
 	for (unsigned int i = 0; i < copiers; i++) {
 		share[i].work = work;
-		share[i].first = bench.granules * i / copiers;
-		share[i].end = bench.granules * (i + 1) / copiers;
+		share[i].first = first + (end - first) * i / copiers;
+		share[i].end = first + (end - first) * (i + 1) / copiers;
 		if (pthread_create(&share[i].thread, NULL, run_share, &share[i]))
 			die("pthread_create");
 	}
 	for (unsigned int i = 0; i < copiers; i++)
 		pthread_join(share[i].thread, NULL);
-	print(name, copiers, clock_ns(CLOCK_MONOTONIC) - begin);
+	return clock_ns(CLOCK_MONOTONIC) - begin;
+}
+
+/* In turns of a few milliseconds, so that both meet what the machine does besides. */
+static void measure_beside_copy(unsigned int copiers)
+{
+	uint64_t relocating = 0, copying = 0;
+
+	for (size_t i = 0, end; i < bench.granules; i = end) {
+		end = i + TURN_GRANULES < bench.granules ? i + TURN_GRANULES
+							 : bench.granules;
+		relocating += time_work(relocate_share, copiers, i, end);
+		copying += time_work(copy_share, copiers, i, end);
+	}
+	print("relocate", copiers, relocating);
+	print("copy", copiers, copying);
 }
 
 /*
@@ -214,14 +238,13 @@ int main(int argc, char **argv)
 	bench.mem = map(len);
 	bench.other = map(len);
 	for (unsigned int round = 0; round < rounds; round++) {
-		for (unsigned int n = 1; n <= MOST_COPIERS; n++) {
-			measure("relocate", relocate_share, n);
-			measure("copy", copy_share, n);
-		}
+		for (unsigned int n = 1; n <= MOST_COPIERS; n++)
+			measure_beside_copy(n);
 		make_small(bench.mem, len);
 		measure_small();
 		make_small(bench.mem, len);
-		measure("relocate-4k-cleared", relocate_small_share, 1);
+		print("relocate-4k-cleared", 1,
+		      time_work(relocate_small_share, 1, 0, bench.granules));
 	}
 	for (size_t i = 0; i < len / sizeof(uint64_t); i++)
 		if (((uint64_t *)bench.mem)[i] != i) {

@@ -2,8 +2,8 @@
 """Relocating huge pages: the engine `relocate`.
 
 Native, where one node is enough: of-copy-bandwidth is GB/s of relocating against GB/s
-of a plain streaming copy of the same bytes in the same run, by one copier and one thread
-(thp), by two and two (thp-2-copiers). What two threads can copy is the machine's
+of a plain streaming copy of the same bytes in turns, by one copier and one thread
+(thp), by two and two (thp-2-copiers); figures are the medians of the rounds' ratios. What two threads can copy is the machine's
 limit to what two copiers can: so thp-2-copiers says how near they come to it, 2-copiers
 what two are of one, and 2-threads what that can be at most here. As much moves to a node as away from it, so
 that pages that were vacated are used for what moves next; where all moves one way the
@@ -53,8 +53,7 @@ def native(mib, rounds):
 def figure(case, peer, unit, values, peer_values, subject="relocate"):
     return harness.Figure(
         bench="relocate", case=case, subject=subject, peer=peer, unit=unit,
-        value=statistics.median(values), peer_value=statistics.median(peer_values),
-        where="native", clock="wall", runs=len(values), spread=harness.spread(values))
+        where="native", clock="wall", **harness.paired(values, peer_values))
 
 
 def guest(options, case, mib, icount):

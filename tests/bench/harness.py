@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What all benchmarks share: running a command in the guest, a figure with its
 peer, the table and the JSON lines."""
+import concurrent.futures
 import dataclasses
 import json
 import math
@@ -74,6 +75,21 @@ def paired(mine, theirs):
     return {"value": statistics.median(mine), "peer_value": statistics.median(theirs),
             "median_ratio": statistics.median(ratios), "runs": len(ratios), "spread": spread(ratios),
             "interval": interval(ratios)}
+
+
+def at_once(*functions):
+    """What functions return that run at the same time, each on a CPU of its own, in the order of their numbers: so
+    that all meet what the machine does besides."""
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < len(functions):
+        raise Failure(f"{len(functions)} CPUs are needed for what runs at the same time, there is {len(cpus)}")
+
+    def on(cpu, function):
+        os.sched_setaffinity(0, {cpu})  # of this thread and what it starts
+        return function()
+
+    with concurrent.futures.ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(on, cpus, functions))
 
 
 def rounds(options, usual):

@@ -22,7 +22,8 @@ import statistics
 
 import harness
 
-PEERS = ("first-touch", "auto-fault", "preferred", "interleave", "balancing-1", "balancing-2", "damon")
+LINUX = ("first-touch", "preferred", "interleave", "balancing-1", "balancing-2", "damon")
+PEERS = LINUX[:1] + ("auto-fault",) + LINUX[1:]
 FEW_PEERS = ("first-touch", "preferred", "balancing-2", "damon")
 BENCH = os.path.join(harness.BUILD, "bench", "bench_hotset")
 SQLITE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "hotset_sqlite.py")
@@ -30,7 +31,7 @@ CASES = {  # by name: command, peers
     "4k": ([BENCH], PEERS),
     "thp": ([BENCH, "--huge"], PEERS),
     "64k-blocks": ([BENCH, "--block", "65536"], PEERS),
-    "64k-thp": ([BENCH, "--block", "65536", "--huge"], FEW_PEERS),
+    "64k-thp": ([BENCH, "--block", "65536", "--huge"], LINUX),
     "chase": ([BENCH, "--pattern", "chase"], FEW_PEERS),
     "stencil": ([BENCH, "--pattern", "stencil"], FEW_PEERS),
     "stream": ([BENCH, "--pattern", "stream"], FEW_PEERS),

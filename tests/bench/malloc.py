@@ -31,9 +31,9 @@ PACKAGES = ("libjemalloc2", "libc6", "libmimalloc2.0", "libtcmalloc-minimal4", "
             "redis-server", "sqlite3", "python3", "gcc")
 WORKLOADS = ("larson", "xfree", "mix", "thrash", "large")
 STARTS = 100
-REDIS_PORT = "16399"
+REDIS_PORT = 16399
 
-Run = collections.namedtuple("Run", "seconds peak_kib")
+Run = collections.namedtuple("Run", "seconds peak_kib cpu_seconds", defaults=(None,))
 
 PYTHON_SCRIPT = """
 import json, random, re
@@ -117,8 +117,9 @@ def startup(starts):
 # ---- cases ----
 
 
-def prepare(work, quick):
-    """For each case a function that carries it out under a malloc."""
+def prepare(work, quick, port=REDIS_PORT):
+    """For each case a function that carries it out under a malloc. Two that run at the same time need directories and
+    ports of their own."""
     binary = os.path.join(harness.BUILD, "bench", "bench_malloc")
     cases = {name: lambda malloc, name=name: run_workload(malloc + [binary, name])
              for name in WORKLOADS}
@@ -128,7 +129,7 @@ def prepare(work, quick):
     cases["python3"] = lambda malloc: run(malloc + ["/usr/bin/python3", script])
     cases["sqlite3"] = lambda malloc: run(malloc + ["sqlite3", ":memory:", f".read {sql}"])
     cases["gcc"] = lambda malloc: run(malloc + ["gcc", "-O1", "-c", "-o", source + ".o", source])
-    cases["redis"] = lambda malloc: run_redis(malloc, work, 20000 if quick else 150000)
+    cases["redis"] = lambda malloc: run_redis(malloc, work, str(port), 20000 if quick else 150000)
     return cases
 
 
@@ -158,7 +159,7 @@ def run(command):
         child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         raise harness.Failure(f"{' '.join(command)} ended with {child.returncode}")
-    return Run(seconds, usage.ru_maxrss)
+    return Run(seconds, usage.ru_maxrss, usage.ru_utime + usage.ru_stime)
 
 
 def run_workload(command):
@@ -170,16 +171,16 @@ def run_workload(command):
     return Run(int(nanoseconds) / 1e9, int(kib))
 
 
-def run_redis(malloc, work, requests):
+def run_redis(malloc, work, port, requests):
     """The client's time; it has the C library's malloc, the server the one that is measured."""
-    client = ["redis-cli", "-p", REDIS_PORT]
-    server = subprocess.Popen(malloc + ["redis-server", "--port", REDIS_PORT, "--save", "",
+    client = ["redis-cli", "-p", port]
+    server = subprocess.Popen(malloc + ["redis-server", "--port", port, "--save", "",
                                         "--bind", "127.0.0.1", "--dir", work],
                               stdout=subprocess.DEVNULL)
     try:
         wait_for_server(client)
         begin = time.monotonic()
-        subprocess.run(["redis-benchmark", "-p", REDIS_PORT, "-n", str(requests), "-r", "100000",
+        subprocess.run(["redis-benchmark", "-p", port, "-n", str(requests), "-r", "100000",
                         "-d", "200", "-P", "16", "-q", "-t", "set,get,lpush,hset,zadd"],
                        stdout=subprocess.DEVNULL, check=True)
         seconds = time.monotonic() - begin
@@ -190,7 +191,7 @@ def run_redis(malloc, work, requests):
         if server.returncode is None:
             server.kill()
             server.wait()
-    return Run(seconds, usage.ru_maxrss)
+    return Run(seconds, usage.ru_maxrss, usage.ru_utime + usage.ru_stime)
 
 
 def wait_for_server(client):

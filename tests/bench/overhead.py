@@ -2,13 +2,15 @@
 """What policy auto costs where it has nothing to gain.
 
 Working set: 448 MiB, all of it accessed alike (bench_hotset --pattern uniform), under policy auto and under
-policy ddr; unit `work`, accesses a second in the run's last half. In the guest, where there is HBM and the module,
-instructions of one processor; on this machine wall time, five runs each, in turns.
+policy ddr; unit `work`, accesses a second in the run's last half. Programs, under policy auto and with jemalloc
+preloaded: units `time`, in the guest `cpu-time`, and `peak-memory`. hpcc has to find its own results right.
 
-Programs, on this machine, under policy auto and with jemalloc preloaded: units `time` and `peak-memory`, the medians
-of the rounds' ratios. hpcc has to find its own results right.
+In the guest, where there is HBM and the module, in instructions of its one processor: what the program, Ferry's threads
+and the kernel do for it add up. On this machine in wall time: both subjects at the same time, each on a CPU of its own,
+and once more with the CPUs exchanged; what a round says of a subject is the sum. Five rounds; figures are the
+medians of their ratios.
 
-On a machine without HBM policy auto has nothing to do but to say so, and the figures show just that.
+On a machine without HBM policy auto has nothing to do but to say so, and the native figures show just that.
 """
 import collections
 import os
@@ -28,15 +30,24 @@ FRONTS = {
 }
 PROGRAMS = ("python3", "sqlite3", "gcc", "redis")
 UNIFORM = [hotset.BENCH, "--pattern", "uniform"]
+IN_GUEST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "overhead_programs.py")
 HPCC_EXAMPLE = "/usr/share/doc/hpcc/examples/_hpccinf.txt"
 
 
 def measure(options):
     if options.clock != "wall":
         yield uniform_in_guest(options)
+        yield from programs_in_guest(options)
     if options.clock != "icount":
         yield uniform_here(harness.rounds(options, 5), 3 if options.quick else 10)
-        yield from programs(harness.rounds(options, 5), options.quick)
+        yield from programs_here(harness.rounds(options, 5), options.quick)
+
+
+def both_ways(first, second):
+    """Sums of what two functions say, each given its place: at the same time, then with their CPUs exchanged."""
+    one = harness.at_once(lambda: first(0), lambda: second(1))
+    other = harness.at_once(lambda: second(0), lambda: first(1))
+    return one[0] + other[1], one[1] + other[0]
 
 
 # ---- memory that is all accessed alike ----
@@ -52,33 +63,55 @@ def uniform_in_guest(options):
 
 def uniform_here(rounds, seconds):
     command = UNIFORM + ["--bytes", str(hotset.MIB << 20), "--seconds", str(seconds)]
-    values = collections.defaultdict(list)
-    for _ in range(rounds):
-        for subject in ("auto", "ddr"):
-            output = harness.native(FRONTS[subject] + command)
-            lines = [tuple(float(word) for word in line.split()) for line in output.splitlines()]
-            values[subject].append(hotset.summary(lines)["work"])
-    return figure("uniform", "ddr", "work", **harness.paired(values["auto"], values["ddr"]))
+
+    def work(subject):
+        output = harness.native(FRONTS[subject] + command)
+        return hotset.summary([tuple(float(word) for word in line.split()) for line in output.splitlines()])["work"]
+
+    values = [both_ways(lambda place: work("auto"), lambda place: work("ddr")) for _ in range(rounds)]
+    return figure("uniform", "ddr", "work", **harness.paired(*zip(*values)))
 
 
 # ---- programs ----
 
 
-def programs(rounds, quick):
+def cases(work, quick, place=0):
+    """For each program a function that carries it out after a front; two places do not get in each other's way."""
+    folder = os.path.join(work, str(place))
+    os.mkdir(folder)
+    found = {name: command for name, command in malloc.prepare(folder, quick, malloc.REDIS_PORT + place).items()
+             if name in PROGRAMS}
+    found["hpcc"] = lambda front: run_hpcc(front, folder, 600 if quick else 1500)
+    return found
+
+
+def programs_here(rounds, quick):
+    times, peaks = collections.defaultdict(list), collections.defaultdict(list)
     with tempfile.TemporaryDirectory(prefix="ferry-bench.") as work:
-        cases = {name: command for name, command in malloc.prepare(work, quick).items() if name in PROGRAMS}
-        cases["hpcc"] = lambda front: run_hpcc(front, work, 200 if quick else 1500)
-        runs = collections.defaultdict(list)
-        for turn in range(rounds):
-            order = ("auto", "jemalloc") if turn % 2 else ("jemalloc", "auto")
-            for case, command in cases.items():
-                for subject in order:
-                    runs[subject, case].append(command(FRONTS[subject]))
-    for unit in ("time", "peak-memory"):
-        for case in cases:
-            yield figure(case, "jemalloc", unit, **harness.paired(*(
-                [run.seconds if unit == "time" else run.peak_kib for run in runs[subject, case]]
-                for subject in ("auto", "jemalloc"))))
+        places = [cases(work, quick, place) for place in (0, 1)]
+        for _ in range(rounds):
+            for case in places[0]:
+                runs = collections.defaultdict(list)
+
+                def seconds(subject, place, case=case, runs=runs):
+                    runs[subject].append(places[place][case](FRONTS[subject]))
+                    return runs[subject][-1].seconds
+
+                times[case].append(both_ways(lambda place: seconds("auto", place),
+                                             lambda place: seconds("jemalloc", place)))
+                peaks[case].append([max(run.peak_kib for run in runs[subject]) for subject in ("auto", "jemalloc")])
+    for unit, values in (("time", times), ("peak-memory", peaks)):
+        for case, pairs in values.items():
+            yield figure(case, "jemalloc", unit, **harness.paired(*zip(*pairs)))
+
+
+def programs_in_guest(options):
+    output = harness.guest(["python3", IN_GUEST], options, icount=True, cpus=1, timeout=3000)
+    values = {tuple(line.split()[:2]): [float(word) for word in line.split()[2:]] for line in output.splitlines()}
+    for index, unit in enumerate(("cpu-time", "peak-memory")):
+        for case in dict.fromkeys(case for case, _ in values):
+            yield figure(case, "jemalloc", unit, value=values[case, "auto"][index],
+                         peer_value=values[case, "jemalloc"][index], runs=1, where="guest", clock="icount")
 
 
 def run_hpcc(front, work, size):

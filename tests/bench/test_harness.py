@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Proves that benchmarks say of the numbers they are given what these tell: medians of rounds and where they are likely to
 be, and of hotset's lines the shares, the times and the moves."""
+import os
 import random
 import statistics
+import threading
 import unittest
 
 import harness
@@ -30,6 +32,20 @@ class Rounds(unittest.TestCase):
         said = harness.paired([10, 20, 40], [5, 10, 80])
         self.assertEqual((said["median_ratio"], said["value"], said["peer_value"], said["runs"]), (2, 20, 10, 3))
         self.assertEqual(said["interval"], ())
+
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one CPU")
+    def test_at_once_gives_each_a_cpu(self):
+        meet = threading.Barrier(2, timeout=10)
+
+        def look():
+            meet.wait()
+            return os.sched_getaffinity(0)
+
+        one, other = harness.at_once(look, look)
+        self.assertEqual((len(one), len(other)), (1, 1))
+        self.assertNotEqual(one, other)
+        with self.assertRaises(harness.Failure):
+            harness.at_once(*[look] * 1000)
 
     def test_a_figure_survives_json(self):
         figure = harness.Figure(bench="malloc", case="gcc", subject="ferry", peer="jemalloc", unit="time", where="native",

@@ -7,7 +7,7 @@ preloaded: units `time`, in the guest `cpu-time`, and `peak-memory`. hpcc has to
 
 In the guest, where there is HBM and the module, in instructions of its one processor: what the program, Ferry's threads
 and the kernel do for it add up. On this machine in wall time: both subjects at the same time, each on a CPU of its own,
-and once more with the CPUs exchanged; what a round says of a subject is the sum. Five rounds; figures are the
+and once more with the CPUs exchanged; what a round says of a subject is the mean. Five rounds; figures are the
 medians of their ratios.
 
 On a machine without HBM policy auto has nothing to do but to say so, and the native figures show just that.
@@ -44,10 +44,10 @@ def measure(options):
 
 
 def both_ways(first, second):
-    """Sums of what two functions say, each given its place: at the same time, then with their CPUs exchanged."""
+    """Means of what two functions say, each given its place: at the same time, then with their CPUs exchanged."""
     one = harness.at_once(lambda: first(0), lambda: second(1))
     other = harness.at_once(lambda: second(0), lambda: first(1))
-    return one[0] + other[1], one[1] + other[0]
+    return (one[0] + other[1]) / 2, (one[1] + other[0]) / 2
 
 
 # ---- memory that is all accessed alike ----

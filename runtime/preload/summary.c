@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fault/first_touch.h"
+#include "migrate/numa_maps.h"
 #include "policy/auto.h"
 #include "policy/budget.h"
 #include "policy/ledger.h"
@@ -44,62 +45,15 @@ void summary_init(void)
 		own_fd = STDERR_FILENO;
 }
 
-/* ---- numa_maps ----------------------------------------------------------- */
+/* ---- where memory is ----------------------------------------------------- */
 
-/* "7f0000000000 prefer (many):1 anon=512 dirty=512 N0=3 N1=509 kernelpagesize_kB=4" */
-static void count_line(char *line)
+static int kind_of(const void *addr)
 {
-	char *rest = line;
-	void *addr = (void *)strtoull(line, &rest, 16);
 	int kind = region_of(addr);
 
-	if (kind < 0 || kind == REGION_METADATA) {
-		if (!mapping_has(addr) && !statics_has(addr) && !stacks_has(addr))
-			return;
-		kind = MAPPINGS;
-	}
-	for (char *word = strtok_r(rest, " ", &rest); word;
-	     word = strtok_r(NULL, " ", &rest)) {
-		char *value;
-		unsigned long node;
-
-		if (*word != 'N')
-			continue;
-		node = strtoul(word + 1, &value, 10);
-		if (value > word + 1 && *value == '=' && node < FERRY_MAX_NODES)
-			resident[kind][node] += strtoull(value + 1, NULL, 10) *
-						(uint64_t)sysconf(_SC_PAGESIZE);
-	}
-}
-
-/* false: this kernel has no nodes to tell of. */
-static bool count_pages(void)
-{
-	static char text[65536];
-	int fd = open("/proc/self/numa_maps", O_RDONLY | O_CLOEXEC);
-	size_t used = 0;
-	ssize_t n;
-
-	if (fd < 0)
-		return false;
-	while ((n = read(fd, text + used, sizeof(text) - 1 - used)) > 0 ||
-	       (n < 0 && errno == EINTR)) {
-		char *line = text, *end;
-
-		used += n > 0 ? (size_t)n : 0;
-		text[used] = '\0';
-		while ((end = strchr(line, '\n'))) {
-			*end = '\0';
-			count_line(line);
-			line = end + 1;
-		}
-		used -= (size_t)(line - text);
-		memmove(text, line, used);
-		if (used == sizeof(text) - 1) /* no line is that long */
-			break;
-	}
-	close(fd);
-	return true;
+	if (kind >= 0 && kind != REGION_METADATA)
+		return kind;
+	return mapping_has(addr) || statics_has(addr) || stacks_has(addr) ? MAPPINGS : -1;
 }
 
 /* ---- text ---------------------------------------------------------------- */
@@ -293,17 +247,30 @@ static void print_first_touch(void)
 	end(&line);
 }
 
+static void print_uncounted(void)
+{
+	struct line line;
+
+	begin(&line);
+	add(&line, "on which nodes memory is: not counted, for mappings kept changing");
+	end(&line);
+}
+
 __attribute__((destructor)) static void print_summary(void)
 {
 	struct region_usage usage;
 	uint64_t placed = 0;
 	bool has_nodes;
+	int err;
 
 	if (!preload.active || own_fd < 0)
 		return;
 	region_usage(&usage);
-	has_nodes = count_pages();
+	err = numa_maps_count(kind_of, resident, MAPPINGS + 1);
+	has_nodes = !err;
 	print_head(&usage);
+	if (err == -EAGAIN)
+		print_uncounted();
 	if (preload.has_auto)
 		print_auto();
 	print_first_touch();

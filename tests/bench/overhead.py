@@ -2,7 +2,7 @@
 """What policy auto costs where it has nothing to gain.
 
 Working set: 448 MiB, all of it accessed alike (bench_hotset --pattern uniform), under policy auto and under
-policy ddr; unit `work`, accesses a second in the run's last half. Programs, under policy auto and with jemalloc
+policy ddr; units `work`, accesses a second in the run's last half, and in the guest `peak-memory`. Programs, under policy auto and with jemalloc
 preloaded: units `time`, in the guest `cpu-time`, and `peak-memory`. hpcc has to find its own results right.
 
 In the guest, where there is HBM and the module, in instructions of its one processor: what the program, Ferry's threads
@@ -107,11 +107,13 @@ def programs_here(rounds, quick):
 
 def programs_in_guest(options):
     output = harness.guest(["python3", IN_GUEST], options, icount=True, cpus=1, timeout=3000)
-    values = {tuple(line.split()[:2]): [float(word) for word in line.split()[2:]] for line in output.splitlines()}
-    for index, unit in enumerate(("cpu-time", "peak-memory")):
-        for case in dict.fromkeys(case for case, _ in values):
-            yield figure(case, "jemalloc", unit, value=values[case, "auto"][index],
-                         peer_value=values[case, "jemalloc"][index], runs=1, where="guest", clock="icount")
+    values = collections.defaultdict(dict)
+    for case, subject, unit, value in map(str.split, output.splitlines()):
+        values[unit, case][subject] = float(value)
+    for (unit, case), said in sorted(values.items()):
+        mine = said.pop("auto")
+        for peer, value in said.items():
+            yield figure(case, peer, unit, value=mine, peer_value=value, runs=1, where="guest", clock="icount")
 
 
 def run_hpcc(front, work, size):

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Runs in the guest the programs of overhead.py, small, under policy auto and with jemalloc preloaded.
+"""Runs in the guest what overhead.py compares there, small: programs under policy auto and with jemalloc preloaded, and
+memory that is all accessed alike under policy auto and policy ddr.
 
-Prints a line for each: CASE SUBJECT CPU-SECONDS PEAK-KIB. With --icount the guest's seconds are instructions; those in
-which a program waits for the host's files are not counted."""
+Prints lines: CASE SUBJECT UNIT VALUE. With --icount the guest's seconds are instructions; those in which a program waits
+for the host's files are not counted."""
 import sys
 import tempfile
 
 import harness
+import hotset
+import malloc
 import overhead
+
+UNIFORM = overhead.UNIFORM + ["--bytes", str(hotset.MIB << 20), "--seconds", "2"]
 
 
 def main():
@@ -15,7 +20,10 @@ def main():
         for case, command in overhead.cases(work, quick=True).items():
             for subject in ("auto", "jemalloc"):
                 run = command(overhead.FRONTS[subject])
-                print(case, subject, run.cpu_seconds, run.peak_kib, flush=True)
+                print(case, subject, "cpu-time", run.cpu_seconds)
+                print(case, subject, "peak-memory", run.peak_kib, flush=True)
+    for subject in ("auto", "ddr"):
+        print("uniform", subject, "peak-memory", malloc.run(overhead.FRONTS[subject] + UNIFORM).peak_kib, flush=True)
 
 
 if __name__ == "__main__":

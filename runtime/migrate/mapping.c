@@ -39,18 +39,18 @@ struct procmap_query {
 
 int mapping_open(struct mapping_reader *reader, bool text)
 {
-	reader->fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	if (reader->fd < 0)
+	reader->maps.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	if (reader->maps.fd < 0)
 		return -errno;
 	reader->text = text;
 	reader->current = (struct mapping){0};
-	reader->begin = reader->end = 0;
+	reader->maps.begin = reader->maps.end = 0;
 	return 0;
 }
 
 void mapping_close(struct mapping_reader *reader)
 {
-	close(reader->fd);
+	close(reader->maps.fd);
 }
 
 /*
@@ -74,13 +74,13 @@ static int query(struct mapping_reader *reader, uintptr_t addr)
 		.vma_name_addr = (uintptr_t)name,
 	};
 
-	if (ioctl(reader->fd, PROCMAP_QUERY, &q)) {
+	if (ioctl(reader->maps.fd, PROCMAP_QUERY, &q)) {
 		/* A path that is too long is a file's. */
 		if (errno != ENAMETOOLONG)
 			return errno == ENOENT ? 0 : -errno;
 		q.vma_name_size = 0;
 		q.vma_name_addr = 0;
-		if (ioctl(reader->fd, PROCMAP_QUERY, &q))
+		if (ioctl(reader->maps.fd, PROCMAP_QUERY, &q))
 			return errno == ENOENT ? 0 : -errno;
 	}
 	reader->current = (struct mapping){
@@ -98,36 +98,6 @@ bool mapping_covers(int fd, uintptr_t start, uintptr_t end)
 	struct procmap_query q = {.size = sizeof(q), .query_addr = start};
 
 	return !ioctl(fd, PROCMAP_QUERY, &q) && q.vma_end >= end;
-}
-
-/* One line of the text, without its end. 1, 0 at the end of the file, -errno. */
-static int read_line(struct mapping_reader *reader, char **line)
-{
-	for (;;) {
-		char *start = reader->buffer + reader->begin;
-		char *newline = memchr(start, '\n', reader->end - reader->begin);
-		ssize_t got;
-
-		if (newline) {
-			*newline = '\0';
-			*line = start;
-			reader->begin += (size_t)(newline - start) + 1;
-			return 1;
-		}
-		memmove(reader->buffer, start, reader->end - reader->begin);
-		reader->end -= reader->begin;
-		reader->begin = 0;
-		/* PATH_MAX is 4096; a line fits. */
-		if (reader->end == sizeof(reader->buffer))
-			return -E2BIG;
-		got = read(reader->fd, reader->buffer + reader->end,
-			   sizeof(reader->buffer) - reader->end);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return got ? -errno : 0;
-		reader->end += (size_t)got;
-	}
 }
 
 /* "START-END ACCESS OFFSET DEVICE INODE   NAME" */
@@ -156,7 +126,7 @@ static int parse_line(char *line, struct mapping *out)
 static int read_next(struct mapping_reader *reader)
 {
 	char *line = NULL;
-	int found = read_line(reader, &line);
+	int found = lines_next(&reader->maps, &line);
 
 	return found > 0 ? parse_line(line, &reader->current) : found;
 }

@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "os/lines.h"
+
 struct mapping {
 	uintptr_t start, end;
 	bool anonymous; /* private anonymous memory, which Ferry may move */
@@ -21,11 +23,9 @@ struct mapping {
 };
 
 struct mapping_reader {
-	int fd;
 	bool text;              /* PROCMAP_QUERY is not there */
 	struct mapping current; /* the last one found; empty at first */
-	size_t begin, end;      /* unread part of buffer */
-	char buffer[8192];
+	struct lines maps;
 };
 
 /* @text: use the text even where PROCMAP_QUERY works. 0 or -errno. */

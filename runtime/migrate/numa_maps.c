@@ -17,11 +17,10 @@
 #include "fault/handler.h"
 #include "migrate/page.h"
 #include "migrate/window.h"
+#include "os/lines.h"
 
 /* A program that maps and unmaps all the time could have it go on for ever. */
 #define TRIES 100
-
-#define LINE_MOST 8192 /* a path is 4096 at most */
 
 struct count {
 	int (*kind_of)(const void *addr);
@@ -59,29 +58,15 @@ static uintptr_t count_line(const struct count *count, char *line)
 /* false: something was told twice. */
 static bool count_all(const struct count *count, int fd)
 {
-	char text[LINE_MOST];
+	struct lines lines = {.fd = fd};
 	uintptr_t addr, last = 0;
-	size_t used = 0;
-	ssize_t n;
+	char *line;
 
-	while ((n = read(fd, text + used, sizeof(text) - 1 - used)) > 0 ||
-	       (n < 0 && errno == EINTR)) {
-		char *line = text, *end;
-
-		used += n > 0 ? (size_t)n : 0;
-		text[used] = '\0';
-		while ((end = strchr(line, '\n'))) {
-			*end = '\0';
-			addr = count_line(count, line);
-			if (addr <= last)
-				return false;
-			last = addr;
-			line = end + 1;
-		}
-		used -= (size_t)(line - text);
-		memmove(text, line, used);
-		if (used == sizeof(text) - 1)
-			break;
+	while (lines_next(&lines, &line) > 0) {
+		addr = count_line(count, line);
+		if (addr <= last)
+			return false;
+		last = addr;
 	}
 	return true;
 }

@@ -84,7 +84,7 @@ static void note(struct batch *batch, int err)
 
 void stay_apply(struct batch *batch)
 {
-	struct mapping_reader reader = {.fd = -1};
+	struct mapping_reader reader = {.maps.fd = -1};
 	size_t i = 0;
 
 	while (i < batch->count) {
@@ -96,7 +96,7 @@ void stay_apply(struct batch *batch)
 		while (i < batch->count && batch->piece[i].addr == end &&
 		       batch->piece[i].flags & FERRY_STAY)
 			end += batch->piece[i++].len;
-		if (reader.fd < 0) {
+		if (reader.maps.fd < 0) {
 			int err = mapping_open(&reader, false);
 
 			if (err) {
@@ -106,6 +106,6 @@ void stay_apply(struct batch *batch)
 		}
 		note(batch, stay(&reader, piece->addr, end, piece->node));
 	}
-	if (reader.fd >= 0)
+	if (reader.maps.fd >= 0)
 		mapping_close(&reader);
 }

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "heap/range_set.h"
+#include "os/lines.h"
 #include "preload/direct.h"
 #include "preload/preload.h"
 
@@ -104,38 +105,25 @@ static bool place(uintptr_t start, uintptr_t used, uintptr_t end)
  */
 static bool find_main(uintptr_t *start, uintptr_t *end)
 {
-	static const char name[] = "[stack]\n";
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	char text[4096 + 1];
-	size_t have = 0;
-	ssize_t got;
+	static const char name[] = "[stack]";
+	struct lines maps = {.fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC)};
+	bool found = false;
+	char *line;
 
-	if (fd < 0)
+	if (maps.fd < 0)
 		return false;
-	while ((got = read(fd, text + have, sizeof(text) - 1 - have)) > 0) {
-		char *line = text, *stop;
+	while (!found && lines_next(&maps, &line) > 0) {
+		size_t length = strlen(line);
 
-		have += (size_t)got;
-		text[have] = '\0';
-		for (; (stop = strchr(line, '\n')); line = stop + 1) {
-			size_t length = (size_t)(stop + 1 - line);
-
-			if (length < sizeof(name) ||
-			    strncmp(stop + 1 - (sizeof(name) - 1), name,
-				    sizeof(name) - 1) != 0)
-				continue;
-			*start = strtoul(line, &line, 16);
-			*end = strtoul(line + 1, NULL, 16);
-			close(fd);
-			return true;
-		}
-		have -= (size_t)(line - text);
-		if (have == sizeof(text) - 1)
-			have = 0; /* a path longer than any that is looked for */
-		memmove(text, line, have);
+		if (length < sizeof(name) ||
+		    strcmp(line + length - (sizeof(name) - 1), name) != 0)
+			continue;
+		*start = strtoul(line, &line, 16);
+		*end = strtoul(line + 1, NULL, 16);
+		found = true;
 	}
-	close(fd);
-	return false;
+	close(maps.fd);
+	return found;
 }
 
 void stacks_init(void)

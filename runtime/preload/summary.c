@@ -260,14 +260,12 @@ __attribute__((destructor)) static void print_summary(void)
 {
 	struct region_usage usage;
 	uint64_t placed = 0;
-	bool has_nodes;
 	int err;
 
 	if (!preload.active || own_fd < 0)
 		return;
 	region_usage(&usage);
 	err = numa_maps_count(kind_of, resident, MAPPINGS + 1);
-	has_nodes = !err;
 	print_head(&usage);
 	if (err == -EAGAIN)
 		print_uncounted();
@@ -277,9 +275,9 @@ __attribute__((destructor)) static void print_summary(void)
 	for (int kind = 0; kind < REGION_PLACED; kind++) {
 		if (usage.peak_bytes[kind])
 			print_kind(kind, usage.used_bytes[kind], usage.peak_bytes[kind],
-				   has_nodes);
+				   !err);
 		placed += kind == REGION_DDR ? 0 : usage.charged_bytes[kind];
 	}
 	if (placed)
-		print_kind(MAPPINGS, placed, 0, has_nodes);
+		print_kind(MAPPINGS, placed, 0, !err);
 }

@@ -18,12 +18,12 @@ static const char *library;
 
 /* ---- environments -------------------------------------------------------- */
 
-#define GENERAL                                                                          \
+#define ONE_PROCESS                                                                      \
 	cmocka_unit_test(every_function_is_ours), cmocka_unit_test(edges_of_malloc),     \
 		cmocka_unit_test(aligned_forms), cmocka_unit_test(contents_stay),        \
 		cmocka_unit_test(memory_goes_back),                                      \
-		cmocka_unit_test(mmap_like_the_kernels),                                 \
-		cmocka_unit_test(forks_between_threads), cmocka_unit_test(plugins)
+		cmocka_unit_test(mmap_like_the_kernels), cmocka_unit_test(plugins)
+#define GENERAL ONE_PROCESS, cmocka_unit_test(forks_between_threads)
 
 static const struct CMUnitTest with_hbm[] = {
 	GENERAL,
@@ -36,17 +36,13 @@ static const struct CMUnitTest with_ddr[] = {
 	cmocka_unit_test(all_of_it_in_ddr)};
 static const struct CMUnitTest with_interleave[] = {
 	cmocka_unit_test(all_of_it_interleaved)};
-static const struct CMUnitTest with_threshold[] = {cmocka_unit_test(contents_stay),
-						   cmocka_unit_test(memory_goes_back),
+static const struct CMUnitTest with_threshold[] = {ONE_PROCESS,
 						   cmocka_unit_test(divided_by_size)};
 static const struct CMUnitTest with_small_threshold[] = {
 	cmocka_unit_test(contents_stay), cmocka_unit_test(divided_by_size)};
 /* Before the others leave memory in the arenas, which counts. */
 static const struct CMUnitTest with_limit[] = {cmocka_unit_test(limit_holds), GENERAL};
-static const struct CMUnitTest with_none[] = {cmocka_unit_test(edges_of_malloc),
-					      cmocka_unit_test(aligned_forms),
-					      cmocka_unit_test(contents_stay)};
-static const struct CMUnitTest with_conf[] = {
+static const struct CMUnitTest with_little[] = {
 	cmocka_unit_test(edges_of_malloc), cmocka_unit_test(aligned_forms),
 	cmocka_unit_test(contents_stay), cmocka_unit_test(forks_between_threads)};
 
@@ -71,9 +67,9 @@ static const struct {
 	 TESTS(with_small_threshold),
 	 {"FERRY_POLICY=threshold", "FERRY_MIN_SIZE=100000"}},
 	{"limit", TESTS(with_limit), {"FERRY_POLICY=hbm", "FERRY_HBM_LIMIT=64M"}},
-	{"no HBM at all", TESTS(with_none), {"FERRY_POLICY=hbm", "FERRY_HBM_LIMIT=0"}},
+	{"no HBM at all", TESTS(with_little), {"FERRY_POLICY=hbm", "FERRY_HBM_LIMIT=0"}},
 	{"MALLOC_CONF",
-	 TESTS(with_conf),
+	 TESTS(with_little),
 	 {"FERRY_POLICY=threshold",
 	  "MALLOC_CONF=retain:true,percpu_arena:percpu,oversize_threshold:0,"
 	  "narenas:2,dirty_decay_ms:0"}},

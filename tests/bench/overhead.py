@@ -2,8 +2,9 @@
 """What policy auto costs where it has nothing to gain.
 
 Working set: 448 MiB, all of it accessed alike (bench_hotset --pattern uniform), under policy auto and under
-policy ddr; units `work`, accesses a second in the run's last half, and in the guest `peak-memory`. Programs, under policy auto and with jemalloc
-preloaded: units `time`, in the guest `cpu-time`, and `peak-memory`. hpcc has to find its own results right.
+policy ddr; units `work`, accesses a second in the run's last half, and in the guest `peak-memory`. Programs, under
+policy auto and with jemalloc preloaded: units `time`, in the guest `cpu-time`, and `peak-memory`. hpcc has to find
+its own results right.
 
 In the guest, where there is HBM and the module, in instructions of its one processor: what the program, Ferry's threads
 and the kernel do for it add up. On this machine in wall time: both subjects at the same time, each on a CPU of its own,
@@ -53,6 +54,11 @@ def both_ways(first, second):
 # ---- memory that is all accessed alike ----
 
 
+def uniform(seconds):
+    """The command, with phases of @seconds."""
+    return UNIFORM + ["--bytes", str(hotset.MIB << 20), "--seconds", str(seconds)]
+
+
 def uniform_in_guest(options):
     seconds = 6 if options.quick else 15
     work = {subject: hotset.summary(hotset.run(options, subject, UNIFORM, seconds, "icount"))["work"]
@@ -62,10 +68,8 @@ def uniform_in_guest(options):
 
 
 def uniform_here(rounds, seconds):
-    command = UNIFORM + ["--bytes", str(hotset.MIB << 20), "--seconds", str(seconds)]
-
     def work(subject):
-        output = harness.native(FRONTS[subject] + command)
+        output = harness.native(FRONTS[subject] + uniform(seconds))
         return hotset.summary([tuple(float(word) for word in line.split()) for line in output.splitlines()])["work"]
 
     values = [both_ways(lambda place: work("auto"), lambda place: work("ddr")) for _ in range(rounds)]

@@ -1,18 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Runs in the guest what overhead.py compares there, small: programs under policy auto and with jemalloc preloaded, and
-memory that is all accessed alike under policy auto and policy ddr.
+"""Runs in the guest what overhead.py compares there, small: programs under policy auto and with jemalloc
+preloaded, and memory that is all accessed alike under policy auto and policy ddr.
 
-Prints lines: CASE SUBJECT UNIT VALUE. With --icount the guest's seconds are instructions; those in which a program waits
-for the host's files are not counted."""
+Prints lines: CASE SUBJECT UNIT VALUE. With --icount the guest's seconds are instructions; those in which a program
+waits for the host's files are not counted."""
 import sys
 import tempfile
 
 import harness
-import hotset
 import malloc
 import overhead
-
-UNIFORM = overhead.UNIFORM + ["--bytes", str(hotset.MIB << 20), "--seconds", "2"]
 
 
 def main():
@@ -23,7 +20,7 @@ def main():
                 print(case, subject, "cpu-time", run.cpu_seconds)
                 print(case, subject, "peak-memory", run.peak_kib, flush=True)
     for subject in ("auto", "ddr"):
-        print("uniform", subject, "peak-memory", malloc.run(overhead.FRONTS[subject] + UNIFORM).peak_kib, flush=True)
+        print("uniform", subject, "peak-memory", malloc.run(overhead.FRONTS[subject] + overhead.uniform(2)).peak_kib, flush=True)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,7 @@ void assert_child_ok(pid_t child);
 /* A new folder for one dump_core(). */
 const char *core_folder(void);
 
-/* Ends this process by SIGABRT, with a core in @folder where the kernel writes such files
- * there. */
+/* Ends this process by SIGABRT; a core that the kernel writes then is in @folder. */
 _Noreturn void dump_core(const char *folder);
 
 /* Waits for a child that has called it, and removes the folder. */

@@ -190,11 +190,10 @@ void exits(void **state)
 	for (int way = 0; way < 5; way++) {
 		char *mem;
 		pid_t child = fork_with_memory(&mem);
-		pthread_t thread;
 		int status;
 
 		if (!child) {
-			pthread_create(&thread, NULL, touch_all_the_time, mem);
+			start_touching(mem);
 			usleep(20000);
 			if (way == 0)
 				_exit(0);
